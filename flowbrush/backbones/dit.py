@@ -1,0 +1,93 @@
+"""DiT: Scalable Diffusion Models with Transformers (Peebles & Xie 2023). adaLN-Zero, fixed positions, class label."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flowbrush.backbones.layers.attention import SelfAttention
+from flowbrush.backbones.layers.embeddings import TimeEmbedding, patchify, sincos_2d, unpatchify
+from flowbrush.backbones.layers.feedforward import GELUFeedForward
+from flowbrush.backbones.layers.initialisation import xavier_linears, zero
+from flowbrush.backbones.layers.modulation import Modulation, modulate
+from flowbrush.condition import Condition
+from flowbrush.errors import UserError
+from flowbrush.shapes import Shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTConfig:
+    """Sizes of a DiT; the defaults are DiT-S/2."""
+
+    depth: int = 12
+    width: int = 384
+    heads: int = 6
+    patch: int = 2
+    mlp_ratio: float = 4.0
+    time_scale: float = 1.0  # the time embedding sees time_scale * t: 1 for SiT, 10,000 for jax-flow
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.width % 4:
+            raise UserError(f"backbone: width {self.width} must divide by heads ({self.heads}) and by 4")
+
+    def build(self, shapes: Shapes) -> "DiT":
+        """Raises UserError where the shapes do not fit."""
+        if shapes.height % self.patch or shapes.width % self.patch:
+            size = f"{shapes.height} x {shapes.width}"
+            raise UserError(f"backbone: patch {self.patch} does not divide pictures of {size}")
+        if shapes.condition.text_width is not None or shapes.condition.pooled_width is not None:
+            raise UserError("backbone: DiT takes class labels, not text; use JiT, or --text of labels")
+        return DiT(self, shapes)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each between a modulated norm and a gate."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.attention = SelfAttention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.feedforward = GELUFeedForward(width, hidden)
+        self.modulation = Modulation(width, 6)
+
+    def forward(self, x: Float[Tensor, "b n d"], c: Float[Tensor, "b d"]) -> Float[Tensor, "b n d"]:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)
+        x = x + gate1[:, None] * self.attention(modulate(self.norm1(x), shift1, scale1))
+        return x + gate2[:, None] * self.feedforward(modulate(self.norm2(x), shift2, scale2))
+
+
+class DiT(nn.Module):
+    """x_t, t and a class label -> a prediction of the shape of x_t."""
+
+    def __init__(self, config: DiTConfig, shapes: Shapes) -> None:
+        super().__init__()
+        width, patch, labels = config.width, config.patch, shapes.condition.labels
+        self.patch = patch
+        self.patches = nn.Linear(shapes.channels * patch**2, width)
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, int(width * config.mlp_ratio)) for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation = Modulation(width, 2)
+        self.output = nn.Linear(width, shapes.channels * patch**2)
+        xavier_linears(self)
+        self.time = TimeEmbedding(width, config.time_scale)
+        self.label = None if labels is None else nn.Embedding(labels + 1, width)
+        if self.label is not None:
+            nn.init.normal_(self.label.weight, std=0.02)
+        zero(self.output, self.modulation.linear, *(block.modulation.linear for block in self.blocks))
+
+    def forward(
+        self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], condition: Condition
+    ) -> Float[Tensor, "b c h w"]:
+        rows, columns = x_t.shape[2] // self.patch, x_t.shape[3] // self.patch
+        x = self.patches(patchify(x_t, self.patch))                        # (b, n, d)
+        x = x + sincos_2d(rows, columns, x.shape[2], x.device)
+        c = self.time(t)                                                   # (b, d)
+        if self.label is not None and condition.label is not None:
+            c = c + self.label(condition.label)
+        for block in self.blocks:
+            x = block(x, c)
+        shift, scale = self.modulation(c)
+        return unpatchify(self.output(modulate(self.norm(x), shift, scale)), self.patch, rows)

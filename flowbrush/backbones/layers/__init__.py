@@ -1,0 +1,1 @@
+"""Leaves that several networks share. No argument of theirs names a model."""

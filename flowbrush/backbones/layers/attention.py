@@ -1,0 +1,79 @@
+"""Self-attention, and rotary positions in two dimensions (Su et al. 2021; Heo et al. 2024)."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm with eps 1e-6, computed in fp32 also under autocast."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
+
+
+class Rotary(NamedTuple):
+    """Cosines and sines of each token's angles, one angle for a pair of channels."""
+
+    cos: Float[Tensor, "n half"]
+    sin: Float[Tensor, "n half"]
+
+
+@lru_cache(maxsize=64)
+def rotary_2d(
+    h: int, w: int, head_width: int, still: int, device: torch.device, theta: float = 10000.0
+) -> Rotary:
+    """Angles for h * w tokens in row order, after `still` leading tokens that are not turned.
+
+    The first half of the pairs turns with the row, the second with the column.
+    """
+    pairs = head_width // 4
+    frequency = theta ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
+    row = torch.arange(h).repeat_interleave(w)[:, None] * frequency
+    column = torch.arange(w).repeat(h)[:, None] * frequency
+    angles = torch.cat([row, column], dim=1)
+    angles = torch.cat([angles.new_zeros(still, 2 * pairs), angles])
+    return Rotary(angles.cos().float().to(device), angles.sin().float().to(device))
+
+
+def rotate(x: Float[Tensor, "b k n e"], rotary: Rotary) -> Float[Tensor, "b k n e"]:
+    """Turn channel i of a head together with channel i + e/2: halves, which are faster than neighbours."""
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = rotary.cos.to(x.dtype), rotary.sin.to(x.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention. qk_norm: called with the width of a head, the norm of queries and keys."""
+
+    def __init__(
+        self, width: int, heads: int, qk_norm: Callable[[int], nn.Module] = nn.Identity
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm, self.k_norm = qk_norm(width // heads), qk_norm(width // heads)
+        self.proj = nn.Linear(width, width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        rotary: Rotary | None = None,
+        mask: Bool[Tensor, "b 1 1 n"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """mask: True where a token may be attended to."""
+        q, k, v = rearrange(self.qkv(x), "b n (s k e) -> s b k n e", s=3, k=self.heads)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        out = scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, attn_mask=mask)
+        return self.proj(rearrange(out, "b k n e -> b n (k e)"))

@@ -1,0 +1,49 @@
+"""Patches, their positions, and the time, as vectors."""
+
+import math
+from functools import lru_cache
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def patchify(x: Float[Tensor, "b c h w"], patch: int) -> Float[Tensor, "b n v"]:
+    """Square patches in row order, each as (channel, row, column)."""
+    return rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch)
+
+
+def unpatchify(tokens: Float[Tensor, "b n v"], patch: int, rows: int) -> Float[Tensor, "b c h w"]:
+    """Pictures from `rows` rows of patches, each as (row, column, channel)."""
+    return rearrange(tokens, "b (h w) (p q c) -> b c (h p) (w q)", h=rows, p=patch, q=patch)
+
+
+@lru_cache(maxsize=64)
+def sincos_2d(h: int, w: int, width: int, device: torch.device) -> Float[Tensor, "n d"]:
+    """Fixed positions of h * w tokens as in MAE: the column's half first, sines before cosines."""
+    frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    column = torch.arange(w).repeat(h)[:, None] * frequency
+    row = torch.arange(h).repeat_interleave(w)[:, None] * frequency
+    table = torch.cat([column.sin(), column.cos(), row.sin(), row.cos()], dim=1)
+    return table.float().to(device)
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of `scale * t`, then a small network. Wavelengths grow from 2 pi to 10,000 times that."""
+
+    def __init__(self, width: int, scale: float, frequencies: int = 128) -> None:
+        super().__init__()
+        self.scale, self.frequencies = scale, frequencies
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        nn.init.normal_(self.mlp[0].weight, std=0.02)
+        nn.init.normal_(self.mlp[2].weight, std=0.02)
+
+    def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        exponent = torch.arange(self.frequencies, dtype=torch.float32, device=t.device)
+        angles = self.scale * t.float()[:, None] * torch.exp(
+            -math.log(10000.0) / self.frequencies * exponent
+        )
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))

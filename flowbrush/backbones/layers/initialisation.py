@@ -1,0 +1,19 @@
+"""How linear layers start."""
+
+from torch import nn
+
+
+def xavier_linears(network: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for every linear layer of `network`; call it before the exceptions."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def zero(*layers: nn.Linear) -> None:
+    """Zero weights and biases: a network whose last layer this is starts by saying nothing."""
+    for layer in layers:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,154 @@
+"""Checkpoints: a dict of named states in a folder of its own, written aside and renamed when whole.
+
+    checkpoints/000085120/model.safetensors, ema_0.998.safetensors, optimizer.pt, progress.json, manifest.json
+
+The manifest holds the SHA-256 of each file. A reader takes the newest folder that agrees with its manifest, so a
+crash, a full disk or a flipped bit costs the steps since the one before and nothing else.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from flowbrush.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+def save(folder: Path, pictures: int, states: Mapping[str, Mapping[str, Any]], keep: int) -> Path:
+    """Write `states` as the checkpoint at `pictures` seen, then delete all but the newest `keep`.
+
+    A state of tensors becomes `.safetensors`, one of plain values `.json`, any other `.pt`.
+    Raises UserError where the disk is full; what was there before is then untouched.
+    """
+    aside = folder / f".aside-{pictures:012d}"
+    _clear_leftovers(folder)
+    aside.mkdir(parents=True)
+    try:
+        names = [_write(aside, name, state) for name, state in states.items()]
+        manifest = {name: _sha256(aside / name) for name in names}
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=2))
+        for name in [*names, MANIFEST]:
+            _sync(aside / name)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if _is_full(error):
+            raise UserError(
+                f"{folder}: no space left on the disk; nothing was half-written. Free some, then go on from the last checkpoint"
+            ) from None
+        raise
+    whole = folder / f"{pictures:012d}"
+    shutil.rmtree(whole, ignore_errors=True)  # damaged, or this very step again
+    aside.rename(whole)
+    _sync(folder)
+    for old in _all(folder)[keep:]:
+        shutil.rmtree(old)
+    return whole
+
+
+def newest(folder: Path, say: Callable[[str], None]) -> Path:
+    """The newest checkpoint whose files agree with its manifest; `say` is told of each damaged one.
+
+    Raises UserError where there is none.
+    """
+    for found in _all(folder):
+        damage = _damage(found)
+        if damage is None:
+            return found
+        say(f"{found}: damaged ({damage}); using the one before")
+    raise UserError(f"{folder}: no whole checkpoint in it; train the run first, or delete the folder to start anew")
+
+
+def exists(folder: Path) -> bool:
+    """Whether there is any checkpoint, whole or not."""
+    return bool(_all(folder))
+
+
+def load(checkpoint: Path, name: str, device: torch.device = torch.device("cpu")) -> dict[str, Any]:
+    """The state of that name, as it was given to `save`. Nothing is unpickled but tensors and plain values."""
+    if (path := checkpoint / f"{name}.safetensors").exists():
+        return load_file(path, device=str(device))
+    if (path := checkpoint / f"{name}.json").exists():
+        return dict(json.loads(path.read_text()))
+    if (path := checkpoint / f"{name}.pt").exists():
+        return dict(torch.load(path, map_location=device, weights_only=True))
+    raise UserError(f"{checkpoint}: no state '{name}' in it; there are {', '.join(names(checkpoint))}")
+
+
+def names(checkpoint: Path) -> list[str]:
+    """The names of the states in a checkpoint."""
+    listed = json.loads((checkpoint / MANIFEST).read_text())
+    return [name.rsplit(".", 1)[0] for name in listed]
+
+
+def _all(folder: Path) -> list[Path]:
+    """Every finished checkpoint folder, newest first."""
+    found = [p for p in folder.glob("*") if p.name.isdigit() and p.is_dir()]
+    return sorted(found, key=lambda p: int(p.name), reverse=True)
+
+
+def _clear_leftovers(folder: Path) -> None:
+    for leftover in folder.glob(".aside-*"):
+        shutil.rmtree(leftover)
+
+
+def _write(aside: Path, name: str, state: Mapping[str, Any]) -> str:
+    if all(isinstance(value, Tensor) for value in state.values()):
+        save_file({k: v.contiguous() for k, v in state.items()}, aside / f"{name}.safetensors")
+        return f"{name}.safetensors"
+    if _is_plain(state):
+        (aside / f"{name}.json").write_text(json.dumps(state, indent=2, ensure_ascii=False))
+        return f"{name}.json"
+    torch.save(dict(state), aside / f"{name}.pt")
+    return f"{name}.pt"
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON gives the value back as it is."""
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text())
+        for name, digest in manifest.items():
+            if _sha256(checkpoint / name) != digest:
+                return f"{name} is not as it was written"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"unreadable: {error}"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Wait until the file or folder is on the disk, so that a power cut cannot reorder it after the rename."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_full(error: Exception) -> bool:
+    text = str(error).lower()
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or "no space left" in text or "os error 28" in text

@@ -1,0 +1,219 @@
+"""The verbs that a user types. Each takes its own options; `flowbrush VERB --help` lists them."""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import tyro
+
+from flowbrush.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from flowbrush.experiment import ExperimentConfig
+
+Options = TypeVar("Options")
+
+HELP = """\
+flowbrush: train text-to-image models from scratch, and paint with them.
+
+  flowbrush recipes                          what can be trained, with its cost and result
+  flowbrush train emoji                      train a recipe; the run goes to runs/emoji
+  flowbrush train runs/emoji                 go on with a run, exactly where it stopped
+  flowbrush sample runs/emoji "a fox" バナナ   paint prompts
+  flowbrush evaluate runs/emoji              measure a run
+
+flowbrush VERB --help lists a verb's options; flowbrush train RECIPE --help also every choice of the recipe."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb. Returns the exit status: 0, 2 for a user's mistake, 128 + n when signal n stopped it."""
+    verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb in ("--help", "-h", "help"):
+        print(HELP)
+        return 0
+    try:
+        if verb not in VERBS:
+            raise UserError(f"'{verb}' is not a verb ({', '.join(VERBS)}){nearest(verb, VERBS)}")
+        return VERBS[verb](rest)
+    except UserError as error:
+        print(f"flowbrush: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+# -- train
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Where to train. Every other option is a choice of the recipe."""
+
+    run: Path | None = None
+    """folder of the run; runs/NAME if left out"""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps"""
+
+
+def train(arguments: list[str]) -> int:
+    target, rest = _first(arguments, "train RECIPE|RUN [options]", "a recipe's name or a run's folder")
+    from flowbrush.experiment import ExperimentConfig, is_run, load_config
+    from flowbrush.recipes import recipe
+
+    going_on = is_run(Path(target))
+    begun = load_config(Path(target)) if going_on else recipe(target)
+
+    @dataclass(frozen=True)
+    class Train:
+        options: Annotated[TrainOptions, tyro.conf.arg(name="")]
+        config: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
+
+    chosen = _parse(Train, Train(TrainOptions(), begun), rest, f"flowbrush train {target}")
+    run = chosen.options.run or (Path(target) if going_on else Path("runs") / begun.name)
+
+    from flowbrush.processes import Processes, choose_device
+    from flowbrush.train.loop import train as train_run
+
+    changeable = ("watch.", "train.pictures") if going_on else ("watch.",)
+    processes = Processes(choose_device(chosen.options.device))
+    return train_run(chosen.config, run, processes, changeable)
+
+
+# -- sample
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How to paint. What is left out is the run's own choice."""
+
+    out: Path = Path("painted.png")
+    """the picture; several prompts, or several pictures of one, make a captioned sheet"""
+    separate: bool = False
+    """write each picture on its own as well, without a caption, as NAME-0.png, NAME-1.png, ..."""
+    count: int = 1
+    """pictures of each prompt"""
+    seed: int = 0
+    """the pictures take the seeds SEED, SEED + 1, ..."""
+    weights: str = "ema"
+    """ema (the first average), one of them by name such as ema_0.998, or model"""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps"""
+    steps: int | None = None
+    """steps of the solver"""
+    method: str | None = None
+    """euler, heun, midpoint, rk4, dopri5"""
+    scale: float | None = None
+    """of guidance; 1 = none"""
+    interval: tuple[float, float] | None = None
+    """times between which guidance acts, such as 0.1 0.8"""
+
+
+def sample(arguments: list[str]) -> int:
+    run, rest = _first(arguments, 'sample RUN "PROMPT" ... [options]', "a run's folder")
+    split = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
+    prompts, rest = rest[:split], rest[split:]
+    options = _parse(SampleOptions, SampleOptions(), rest, "flowbrush sample RUN PROMPT ...")
+    if not prompts:
+        raise UserError('sample: no prompt; write flowbrush sample RUN "a fox"')
+    if options.count < 1:
+        raise UserError(f"--count {options.count}: it must be 1 or more")
+    _check_writable(options.out)
+
+    from flowbrush.contact_sheet import contact_sheet, to_image
+    from flowbrush.text_to_image import TextToImage
+
+    painter = TextToImage.load(run, options.weights, options.device)
+    wanted = {k: getattr(options, k) for k in ("steps", "method", "scale", "interval")}
+    given = {k: v for k, v in wanted.items() if v is not None}
+    sampling = replace(painter.config.sampling, **given)
+    captions = [prompt for prompt in prompts for _ in range(options.count)]
+    seeds = list(range(options.seed, options.seed + len(captions)))
+    pictures = painter.generate(captions, sampling, seeds)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    columns = options.count if options.count > 1 else 8
+    contact_sheet(pictures, captions, columns).save(options.out)
+    print(options.out)
+    if options.separate:
+        for i, picture in enumerate(pictures):
+            to_image(picture).save(options.out.with_stem(f"{options.out.stem}-{i}"))
+    return 0
+
+
+# -- evaluate
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to measure."""
+
+    limit: int = 400
+    """examples, from the first on"""
+    weights: str = "ema"
+    """ema (the first average), one of them by name such as ema_0.998, or model"""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps"""
+
+
+def evaluate(arguments: list[str]) -> int:
+    run, rest = _first(arguments, "evaluate RUN [options]", "a run's folder")
+    options = _parse(EvaluateOptions, EvaluateOptions(), rest, "flowbrush evaluate RUN")
+    from flowbrush.evaluate.right_first import evaluate_run
+
+    evaluate_run(Path(run), options.limit, options.weights, options.device)
+    return 0
+
+
+# -- recipes
+
+
+def recipes(arguments: list[str]) -> int:
+    from flowbrush.recipes import RECIPES
+
+    for name, build in RECIPES.items():
+        print(f"{name:12} {(build.__doc__ or '').strip()}")
+    return 0
+
+
+VERBS = {"train": train, "sample": sample, "evaluate": evaluate, "recipes": recipes}
+
+
+def _first(arguments: list[str], usage: str, what: str) -> tuple[str, list[str]]:
+    """The verb's own first word, and the rest."""
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] in ("--help", "-h"):
+            print(f"usage: flowbrush {usage}\n\n{HELP}")
+            raise SystemExit(0)
+        raise UserError(f"{usage.split()[0]}: {what} is missing; usage: flowbrush {usage}")
+    return arguments[0], arguments[1:]
+
+
+def _parse(kind: type[Options], default: Options, arguments: list[str], program: str) -> Options:
+    """Options by tyro; what it refuses becomes one line."""
+    said = io.StringIO()
+    asked_help = {"--help", "-h"} & set(arguments)
+    try:
+        with contextlib.nullcontext() if asked_help else contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=arguments, default=default, prog=program,
+                            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff))
+    except SystemExit as end:
+        if asked_help or not end.code:
+            raise
+    raise UserError(_in_one_line(said.getvalue()))
+
+
+def _in_one_line(boxed: str) -> str:
+    """tyro's message without its frame."""
+    lines = [re.sub(r"[│╭╮╰╯─]+", " ", line).strip() for line in boxed.splitlines()]
+    return " ".join(line for line in lines if line)
+
+
+def _check_writable(path: Path) -> None:
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UserError(f"--out {path}: end it in .png, .jpg or .webp")

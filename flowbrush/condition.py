@@ -1,0 +1,80 @@
+"""What a picture is conditioned on: a class label, text tokens, a pooled text vector, or several of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A batch of conditions. `None` means that this model does not use the field.
+
+    A `text_mask` of `None` beside a `text` means that every token is real.
+    """
+
+    label: Int[Tensor, " b"] | None = None
+    text: Float[Tensor, "b n d"] | None = None
+    text_mask: Bool[Tensor, "b n"] | None = None  # True = a real token
+    pooled: Float[Tensor, "b p"] | None = None
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> "Condition":
+        """The condition with `fn` applied to each tensor that is there."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Condition(**{k: None if v is None else fn(v) for k, v in own.items()})
+
+    def to(self, device: torch.device) -> "Condition":
+        return self.map(lambda part: part.to(device))
+
+    def expanded(self, b: int) -> "Condition":
+        """One condition, repeated for a batch of `b`."""
+        return self.map(lambda part: part.expand(b, *part.shape[1:]))
+
+    def replaced_where(self, dropped: Bool[Tensor, " b"], null: "Condition") -> "Condition":
+        """The null condition (a batch of one) in the rows that are `dropped`: guidance dropout, once for all."""
+        own, other = _alike(self, null.expanded(len(dropped)))
+
+        def choose(name: str) -> Tensor | None:
+            mine, nulls = getattr(own, name), getattr(other, name)
+            if mine is None:
+                return None
+            return torch.where(dropped.view(-1, *[1] * (mine.ndim - 1)), nulls, mine)
+
+        return Condition(**{f.name: choose(f.name) for f in fields(self)})
+
+    def followed_by(self, other: "Condition") -> "Condition":
+        """Both batches as one, `other` after this one."""
+        first, second = _alike(self, other)
+
+        def join(name: str) -> Tensor | None:
+            part = getattr(first, name)
+            return None if part is None else torch.cat([part, getattr(second, name)])
+
+        return Condition(**{f.name: join(f.name) for f in fields(self)})
+
+
+def _alike(first: Condition, second: Condition) -> tuple[Condition, Condition]:
+    """Both conditions with the same number of tokens, and with a mask where either has one."""
+    if first.text is None or second.text is None:
+        return first, second
+    n = max(first.text.shape[1], second.text.shape[1])
+    ragged = first.text.shape[1] != second.text.shape[1]
+    if not ragged and first.text_mask is None and second.text_mask is None:
+        return first, second
+    return _padded(first, n), _padded(second, n)
+
+
+def _padded(condition: Condition, n: int) -> Condition:
+    text = condition.text
+    assert text is not None
+    mask = condition.text_mask
+    if mask is None:
+        mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
+    missing = n - text.shape[1]
+    return replace(
+        condition,
+        text=torch.nn.functional.pad(text, (0, 0, 0, missing)),
+        text_mask=torch.nn.functional.pad(mask, (0, missing), value=False),
+    )

@@ -1,0 +1,118 @@
+"""Frozen dataclasses to JSON and back. Each object carries its class name as `kind`; a field that its class
+does not have, or a value of the wrong type, is refused with its path."""
+
+import dataclasses
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flowbrush.errors import UserError, nearest
+
+C = TypeVar("C")
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON data for a dataclass, a tuple or a plain value."""
+    if dataclasses.is_dataclass(value):
+        own = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"kind": type(value).__name__, **own}
+    if isinstance(value, tuple):
+        return [to_json(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_json(cls: type[C], data: Any, where: str) -> C:
+    """An instance of `cls` from plain JSON data.
+
+    Raises UserError, naming the path of the field from `where` on, for what does not fit.
+    """
+    return _read(cls, data, where)
+
+
+def save(config: Any, path: Path) -> None:
+    """Write `config` so that the file is either the old one or the whole new one."""
+    aside = path.with_suffix(".aside")
+    aside.write_text(json.dumps(to_json(config), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    aside.replace(path)
+
+
+def load(cls: type[C], path: Path) -> C:
+    """The config in a file. Raises UserError where it is not JSON or does not fit `cls`."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); restore it from a checkpoint's copy") from None
+    return from_json(cls, data, str(path))
+
+
+def differences(one: Any, other: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
+    """The fields, by dotted path, in which two configs of one class differ."""
+    if type(one) is type(other) and dataclasses.is_dataclass(one):
+        found = {}
+        for f in dataclasses.fields(one):
+            below = f"{path}.{f.name}" if path else f.name
+            found |= differences(getattr(one, f.name), getattr(other, f.name), below)
+        return found
+    return {} if one == other else {path: (one, other)}
+
+
+def _read(kind: Any, data: Any, where: str) -> Any:
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return _read_union(typing.get_args(kind), data, where)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _read_dataclass(kind, data, where)
+    if typing.get_origin(kind) is tuple:
+        return _read_tuple(typing.get_args(kind), data, where)
+    if typing.get_origin(kind) is typing.Literal:
+        if data not in (choices := typing.get_args(kind)):
+            wanted = ", ".join(map(repr, choices))
+            raise UserError(f"{where}: {data!r} is not one of {wanted}{nearest(str(data), map(str, choices))}")
+        return data
+    if kind is Path and isinstance(data, str):
+        return Path(data)
+    if kind is float and type(data) is int:
+        return float(data)
+    if type(data) is not kind and not (data is None and kind is type(None)):
+        raise UserError(f"{where}: {data!r} is not a {getattr(kind, '__name__', kind)}")
+    return data
+
+
+def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
+    by_name = {kind.__name__: kind for kind in kinds if dataclasses.is_dataclass(kind)}
+    if isinstance(data, dict) and by_name:
+        name = data.get("kind", "")
+        if name not in by_name:
+            raise UserError(f"{where}.kind: {name!r} is not one of {', '.join(by_name)}{nearest(name, by_name)}")
+        return _read(by_name[name], data, where)
+    if data is None and type(None) in kinds:
+        return None
+    plain = [kind for kind in kinds if kind is not type(None) and kind not in by_name.values()]
+    return _read(plain[0] if plain else next(iter(by_name.values())), data, where)
+
+
+def _read_dataclass(cls: type[Any], data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: {data!r} is not an object with the fields of {cls.__name__}")
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for name in data:
+        if name != "kind" and name not in known:
+            raise UserError(f"{where}: unknown field '{name}' of {cls.__name__}{nearest(name, known)}")
+    no_default = dataclasses.MISSING
+    for name, f in known.items():
+        if name not in data and f.default is no_default and f.default_factory is no_default:
+            raise UserError(f"{where}: the field '{name}' of {cls.__name__} is missing")
+    values = {name: _read(hints[name], data[name], f"{where}: {name}") for name in known if name in data}
+    return cls(**values)
+
+
+def _read_tuple(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
+    if not isinstance(data, list):
+        raise UserError(f"{where}: {data!r} is not a list")
+    if kinds[-1] is ...:
+        return tuple(_read(kinds[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+    if len(kinds) != len(data):
+        raise UserError(f"{where}: {len(data)} values where {len(kinds)} belong")
+    return tuple(_read(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, data, strict=True)))

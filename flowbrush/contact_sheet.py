@@ -1,0 +1,61 @@
+"""Pictures with their captions, as one picture."""
+
+import importlib.util
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+_FONT_PACKAGE, _FONT_FILE = "cvttf_NotoSansCJK_Regular", "NotoSansCJKtc-Regular.otf"
+_INK, _GROUND = (40, 40, 40), (255, 255, 255)
+
+
+def to_image(picture: UInt8[Tensor, "3 H W"]) -> Image.Image:
+    return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+
+
+def contact_sheet(
+    pictures: UInt8[Tensor, "b 3 H W"], captions: Sequence[str], columns: int = 8, cell: int = 128
+) -> Image.Image:
+    """The pictures in rows, at `cell` pixels each (small ones enlarged without smoothing), captions below them."""
+    font = _font(13)
+    gap, text = 8, 3 * 18
+    rows = -(-len(captions) // columns)
+    columns = min(columns, len(captions))
+    sheet = Image.new("RGB", (columns * (cell + gap) + gap, rows * (cell + gap + text) + gap), _GROUND)
+    pen = ImageDraw.Draw(sheet)
+    for i, caption in enumerate(captions):
+        x = gap + i % columns * (cell + gap)
+        y = gap + i // columns * (cell + gap + text)
+        image = to_image(pictures[i])
+        smooth = Image.Resampling.NEAREST if image.width <= cell else Image.Resampling.LANCZOS
+        sheet.paste(image.resize((cell, cell), smooth), (x, y))
+        for j, line in enumerate(_wrapped(caption, font, cell)):
+            pen.text((x + cell / 2, y + cell + 2 + 18 * j), line, _INK, font, anchor="ma")
+    return sheet
+
+
+@cache
+def _font(points: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Noto Sans CJK (OFL), which has the letters of every language that a caption may be in."""
+    found = importlib.util.find_spec(_FONT_PACKAGE)
+    if found is None or found.origin is None:
+        return ImageFont.load_default(points)
+    return ImageFont.truetype(str(Path(found.origin).parent / _FONT_FILE), points)
+
+
+def _wrapped(caption: str, font, width: int) -> list[str]:
+    """At most three lines; breaks between words, or anywhere in a script without spaces."""
+    lines = [""]
+    for word in caption.replace(" ", " \0").split("\0"):
+        for piece in [word] if font.getlength(word) <= width else list(word):
+            if font.getlength((lines[-1] + piece).strip()) <= width:
+                lines[-1] += piece
+            else:
+                lines.append(piece)
+    if len(lines) > 3:
+        lines = [*lines[:2], lines[2][:-1] + "…"]
+    return [line.strip() for line in lines]

@@ -1,0 +1,8 @@
+"""Captioned pictures: random access to examples, and batches of them in a global order."""
+
+from flowbrush.data.emoji import EmojiConfig
+from flowbrush.data.folders import FolderConfig
+from flowbrush.data.idx import IdxConfig
+from flowbrush.data.shapes_world import ShapesWorldConfig
+
+SourceConfig = EmojiConfig | ShapesWorldConfig | FolderConfig | IdxConfig

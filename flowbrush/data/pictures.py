@@ -1,0 +1,45 @@
+"""From an encoded picture to square RGB bytes."""
+
+import io
+import warnings
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+
+from flowbrush.data.source import UnreadablePicture
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+MOST_PIXELS = 200_000_000  # beyond it a picture is taken for a decompression bomb
+
+
+def decode(encoded: bytes, size: int, name: str) -> UInt8[np.ndarray, "size size 3"]:
+    """The largest centred square of an encoded picture, at `size` pixels. Transparent ground becomes white.
+
+    Raises UnreadablePicture for what is truncated, too large or no picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(encoded))
+            if image.width * image.height > MOST_PIXELS:
+                raise UnreadablePicture(name, f"{image.width} x {image.height} pixels, too large")
+            image.draft("RGB", (2 * size, 2 * size))  # JPEG: decode at a fraction where that is enough
+            image.load()
+        return square(image, size)
+    except UnreadablePicture:
+        raise
+    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).replace(repr(error), "").split()) or type(error).__name__
+        raise UnreadablePicture(name, reason[:120]) from None
+
+
+def square(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """The largest centred square, at `size` pixels, turned as its EXIF says."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
+    return np.asarray(fitted)

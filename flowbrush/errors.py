@@ -1,0 +1,14 @@
+"""The one kind of error that is the user's to mend; the command line prints it without a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """One line that names the field or file and says how to mend it."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'X'?"` for the closest of the known words, or `""` where none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

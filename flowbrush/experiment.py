@@ -1,0 +1,127 @@
+"""The only place where all parts meet: one plain-data config, and the parts that it describes."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from flowbrush import config_io
+from flowbrush.backbones import BackboneConfig, JiTConfig
+from flowbrush.data import EmojiConfig, SourceConfig
+from flowbrush.data.batches import BatchConfig
+from flowbrush.data.source import Source
+from flowbrush.errors import UserError
+from flowbrush.flow.denoiser import Denoiser, FlowConfig
+from flowbrush.flow.sampling import SamplingConfig
+from flowbrush.processes import Precision
+from flowbrush.shapes import Shapes
+from flowbrush.spaces import PixelConfig, Space, SpaceConfig
+from flowbrush.text import LabelsConfig, SentenceConfig, TextConfig, TextEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the weights are learned. Progress is counted in pictures seen."""
+
+    pictures: int = 100_000  # when to stop
+    seed: int = 0
+    accumulate: int = 1  # parts that a batch is computed in, for less memory
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0  # of matrices; never of biases and norms
+    warmup: int = 6_400  # pictures over which the learning rate rises from 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up; the others fall to 0
+    clip: float = 1.0  # largest norm of the gradient
+    caption_dropout: float = 0.1  # share of captions replaced by the null one, for guidance
+    ema: tuple[float, ...] = (0.999,)  # decays of the averages that are kept; the first one paints
+    precision: Precision = "auto"
+    compile: bool = False  # torch.compile of each block
+
+    def __post_init__(self) -> None:
+        if self.pictures < 1 or self.accumulate < 1 or self.lr <= 0 or self.clip <= 0:
+            raise UserError("train: pictures, accumulate, lr and clip must be above 0")
+        if not all(0 <= decay < 1 for decay in self.ema) or not 0 <= self.caption_dropout <= 1:
+            raise UserError("train: the decays of ema must be in [0, 1), caption_dropout in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchConfig:
+    """What is written down while training goes on. The intervals are pictures seen."""
+
+    log: int = 640
+    checkpoint: int = 20_000
+    keep: int = 2  # checkpoints
+    preview: int = 20_000
+    prompts: tuple[str, ...] = ()  # of the previews; empty = captions of the first examples
+    tensorboard: bool = False
+    wandb: str = ""  # project; empty = no W&B. WANDB_MODE=offline is honoured
+
+    def __post_init__(self) -> None:
+        if min(self.log, self.checkpoint, self.keep, self.preview) < 1:
+            raise UserError("watch: log, checkpoint, keep and preview must be 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """Everything that decides what a run learns and paints."""
+
+    name: str = "experiment"
+    size: int = 32  # of the pictures, in pixels
+    source: SourceConfig = EmojiConfig()
+    batch: BatchConfig = BatchConfig()
+    space: SpaceConfig = PixelConfig()
+    text: TextConfig = SentenceConfig()
+    backbone: BackboneConfig = JiTConfig()
+    flow: FlowConfig = FlowConfig()
+    train: TrainConfig = TrainConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    watch: WatchConfig = WatchConfig()
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UserError(f"size: {self.size} pixels; it must be 1 or more")
+        if self.batch.size % self.train.accumulate:
+            raise UserError(
+                f"train.accumulate: {self.train.accumulate} parts do not divide a batch of {self.batch.size}"
+            )
+
+
+CONFIG_FILE, CHECKPOINT_FOLDER = "config.json", "checkpoints"  # of a run
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / CONFIG_FILE).is_file()
+
+
+def load_config(run: Path) -> ExperimentConfig:
+    """The config of a run. Raises UserError where the folder is no run, or its config does not fit."""
+    if not is_run(run):
+        raise UserError(f"{run}: not a run's folder, there is no {CONFIG_FILE} in it; train one first")
+    return config_io.load(ExperimentConfig, run / CONFIG_FILE)
+
+
+def with_classes(config: ExperimentConfig, source: Source) -> ExperimentConfig:
+    """The config with the source's class names written in, where it left them to the source.
+
+    Raises UserError where a model of labels meets a source without classes.
+    """
+    if not isinstance(config.text, LabelsConfig) or config.text.names:
+        return config
+    if not source.classes:
+        raise UserError("text: labels, but this source has captions without classes; use a sentence encoder")
+    return replace(config, text=LabelsConfig(names=source.classes))
+
+
+def build_shapes(config: ExperimentConfig, space: Space, encoder: TextEncoder) -> Shapes:
+    """What the backbone will meet."""
+    channels, height, width = space.shape(config.size)
+    return Shapes(channels=channels, height=height, width=width, condition=encoder.shapes)
+
+
+def build_denoiser(config: ExperimentConfig, shapes: Shapes, device: torch.device) -> Denoiser:
+    """The network to train, with first weights that depend on the seed alone (drawn on the CPU)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        backbone = config.backbone.build(shapes)
+    return Denoiser(backbone, config.flow.prediction, config.flow.t_eps).to(device)

@@ -1,0 +1,1 @@
+"""Flow matching as functions of tensors: path, times, denoiser, loss, guidance, solvers."""

@@ -1,0 +1,51 @@
+"""A network and what it predicts, seen from above as one thing: a velocity field."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flowbrush.condition import Condition
+from flowbrush.errors import UserError
+from flowbrush.flow.path import Pictures, Prediction, to_velocity
+from flowbrush.flow.times import TimesConfig
+
+VelocityField = Callable[[Pictures, Float[Tensor, " b"], Condition], Pictures]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowConfig:
+    """What is learned: which prediction, judged in which space, at which times, from how much noise."""
+
+    prediction: Prediction = "velocity"
+    loss_space: Prediction = "velocity"
+    t_eps: float = 0.05  # the smallest gap, 1 - t or t, that a prediction is divided by in training
+    noise_scale: float = 1.0  # standard deviation of the noise; JiT takes 2 at 512 px
+    times: TimesConfig = TimesConfig()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.t_eps < 1 or self.noise_scale <= 0:
+            raise UserError(f"flow: t_eps {self.t_eps} must be in (0, 1), noise_scale {self.noise_scale} above 0")
+
+
+class Denoiser(nn.Module):
+    """`backbone` as a VelocityField.
+
+    backbone: (x_t, t, condition) -> a prediction of kind `prediction`, same shape as x_t.
+    t_eps: the smallest gap that the prediction is divided by.
+    """
+
+    def __init__(self, backbone: nn.Module, prediction: Prediction, t_eps: float) -> None:
+        super().__init__()
+        self.backbone, self.prediction, self.t_eps = backbone, prediction, t_eps
+
+    def predict(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:
+        """The network's own output, in the dtype of x_t."""
+        output: Tensor = self.backbone(x_t, t.to(x_t.device), condition)
+        return output.to(x_t.dtype)
+
+    def forward(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:
+        """The velocity at (x_t, t)."""
+        output = self.predict(x_t, t, condition)
+        return to_velocity(output, self.prediction, x_t, t, self.t_eps)

@@ -1,0 +1,39 @@
+"""Classifier-free guidance (Ho & Salimans 2022) within an interval of times (Kynkäänniemi et al. 2024).
+
+velocity = v_null + scale * (v_condition - v_null)
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowbrush.condition import Condition
+from flowbrush.flow.denoiser import VelocityField
+from flowbrush.flow.path import Pictures
+
+
+@dataclass(frozen=True)
+class Guided:
+    """A VelocityField around a VelocityField: both passes in one batch, one pass outside the interval.
+
+    null: the condition of no caption, a batch of one.
+    interval: guidance acts while low <= t < high.
+
+    `t` is one time for the whole batch. Keep it on the CPU: looking at it then costs no synchronisation.
+    """
+
+    field: VelocityField
+    null: Condition
+    scale: float
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __call__(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:
+        low, high = self.interval
+        if self.scale == 1 or not low <= float(t[0]) < high:
+            return self.field(x_t, t, condition)
+        b = len(x_t)
+        both = condition.followed_by(self.null.expanded(b))
+        given, unguided = self.field(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
+        return unguided + self.scale * (given - unguided)

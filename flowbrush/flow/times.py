@@ -1,0 +1,65 @@
+"""Which times a network is trained at and which times a solver visits.
+
+A time is drawn through the inverse of its distribution function from a uniform number, so that stratified and
+independent draws, and every distribution, share one path. A shift by s moves the times towards the noise, as large
+pictures need (Esser et al. 2024, eq. 23, in their noise time): t -> t / (t + s (1 - t)).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from flowbrush.errors import UserError
+
+
+Time = TypeVar("Time", float, Tensor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimesConfig:
+    """The distribution of training times."""
+
+    distribution: Literal["uniform", "logit_normal"] = "logit_normal"
+    mean: float = 0.0  # of the normal number inside the sigmoid; below 0 is nearer the noise
+    std: float = 1.0
+    shift: float = 1.0  # 1 = none
+    shift_reference: int | None = None  # tokens or pixels (h * w) at which the shift is `shift`
+    stratified: bool = True  # one time from each of b equal parts of the distribution
+
+    def __post_init__(self) -> None:
+        if self.std <= 0 or self.shift <= 0:
+            raise UserError(f"times: std {self.std} and shift {self.shift} must be above 0")
+
+    def sample(self, u: Float64[Tensor, " b"], positions: int) -> Float[Tensor, " b"]:
+        """Times in (0, 1) from uniform numbers; `positions` = h * w of the flow's space."""
+        t = u
+        if self.distribution == "logit_normal":
+            t = torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
+        return shifted(t, resolution_shift(self.shift, positions, self.shift_reference)).float()
+
+
+def shifted(t: Time, shift: float) -> Time:
+    """Times moved towards the noise by `shift` (1 = not at all)."""
+    return t / (t + shift * (1 - t))
+
+
+def resolution_shift(shift: float, positions: int, reference: int | None) -> float:
+    """The shift that keeps the signal-to-noise ratio of `reference` positions: it grows with the root of their number."""
+    return shift if reference is None else shift * math.sqrt(positions / reference)
+
+
+def stratify(offset: float, places: Float64[Tensor, " b"], b: int) -> Float64[Tensor, " b"]:
+    """Uniform numbers that cover (0, 1) evenly: place i of a batch of `b` gets (offset + i / b) mod 1.
+
+    Each is uniform on its own, since the offset is (Kingma et al. 2021, appendix I.1).
+    """
+    return ((offset + places / b) % 1.0).clamp(1e-9, 1 - 1e-9)
+
+
+def grid(steps: int, shift: float) -> list[float]:
+    """`steps` + 1 times from 0 to 1 for a solver, shifted like the training times."""
+    return [shifted(i / steps, shift) for i in range(steps + 1)]

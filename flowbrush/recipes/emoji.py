@@ -1,0 +1,51 @@
+"""Real captioned pictures out of packages: OpenMoji with their English and Japanese names."""
+
+from dataclasses import replace
+
+from flowbrush.backbones import JiTConfig
+from flowbrush.data import EmojiConfig
+from flowbrush.data.batches import BatchConfig
+from flowbrush.experiment import ExperimentConfig, TrainConfig, WatchConfig
+from flowbrush.flow.denoiser import FlowConfig
+from flowbrush.flow.sampling import SamplingConfig
+from flowbrush.flow.times import TimesConfig
+from flowbrush.text import SentenceConfig
+
+
+def emoji() -> ExperimentConfig:
+    """400 emoji at 32 px, painted from their names in English or Japanese: the demo."""
+    return ExperimentConfig(
+        name="emoji",
+        size=32,
+        source=EmojiConfig(concepts=400, languages=("en", "ja")),
+        batch=BatchConfig(size=64),
+        text=SentenceConfig(),
+        backbone=JiTConfig(
+            depth=6, width=192, heads=6, patch=8, bottleneck=64, context_start=0, tokens_per_text=4
+        ),
+        flow=FlowConfig(prediction="data", times=TimesConfig(mean=-0.6, std=0.8)),
+        train=TrainConfig(
+            pictures=80_000, lr=2e-3, warmup=6_400, schedule="linear", ema=(0.998,)
+        ),
+        sampling=SamplingConfig(method="heun", steps=12, scale=2.5, interval=(0.1, 0.8)),
+        watch=WatchConfig(
+            prompts=(
+                "fox", "キツネの顔", "banana", "バナナ", "cat", "猫", "a red apple", "赤いリンゴ",
+                "rocket", "ロケット", "house", "家", "a sad face", "悲しい顔", "tree", "木",
+            ),
+            checkpoint=20_480,
+            preview=20_480,
+        ),
+    )
+
+
+def emoji_all() -> ExperimentConfig:
+    """All 1,395 emoji of a single code point at 32 px."""
+    small = emoji()
+    return replace(
+        small,
+        name="emoji-all",
+        source=EmojiConfig(languages=("en", "ja")),
+        backbone=replace(small.backbone, width=256, heads=8),
+        train=replace(small.train, pictures=500_000),
+    )

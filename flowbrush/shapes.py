@@ -1,0 +1,23 @@
+"""What a backbone must know of the world around it: the sizes of what goes in and comes out."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionShapes:
+    """Sizes of a `Condition`'s fields; `None` where a field is not used."""
+
+    labels: int | None = None  # number of classes; the null label is this number
+    text_width: int | None = None
+    text_tokens: int | None = None  # the most tokens that one caption can have
+    pooled_width: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """Sizes of `x_t` and of its condition."""
+
+    channels: int
+    height: int
+    width: int
+    condition: ConditionShapes = ConditionShapes()

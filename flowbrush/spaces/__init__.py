@@ -1,0 +1,29 @@
+"""Where the flow lives: pictures in, what the network sees, pictures out."""
+
+from typing import Protocol
+
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from flowbrush.spaces.pixel import PixelConfig
+
+
+class Space(Protocol):
+    """Pictures (b 3 H W, bytes) to and from the flow's own (b c h w) at unit scale."""
+
+    def shape(self, size: int) -> tuple[int, int, int]:
+        """(c, h, w) for square pictures of `size` pixels."""
+        ...
+
+    def compress(self, pictures: UInt8[Tensor, "b 3 H W"]) -> Tensor:
+        """Costly and deterministic: what may be stored."""
+        ...
+
+    def normalize(self, stored: Tensor) -> Float[Tensor, "b c h w"]:
+        """Cheap, at each step."""
+        ...
+
+    def decode(self, x: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b 3 H W"]: ...
+
+
+SpaceConfig = PixelConfig

@@ -1,0 +1,31 @@
+"""Pixel space: bytes 0..255 to -1..1 and back."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelConfig:
+    """Pixels need no choices."""
+
+    def build(self) -> "PixelSpace":
+        return PixelSpace()
+
+
+class PixelSpace:
+    """The trivial Space."""
+
+    def shape(self, size: int) -> tuple[int, int, int]:
+        return 3, size, size
+
+    def compress(self, pictures: UInt8[Tensor, "b 3 H W"]) -> UInt8[Tensor, "b 3 H W"]:
+        return pictures
+
+    def normalize(self, stored: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
+        return stored.float() / 127.5 - 1
+
+    def decode(self, x: Float[Tensor, "b 3 H W"]) -> UInt8[Tensor, "b 3 H W"]:
+        return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

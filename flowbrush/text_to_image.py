@@ -1,0 +1,102 @@
+"""A trained model that paints."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from flowbrush import checkpoint
+from flowbrush.errors import UserError
+from flowbrush.experiment import (
+    CHECKPOINT_FOLDER,
+    ExperimentConfig,
+    build_denoiser,
+    build_shapes,
+    load_config,
+)
+from flowbrush.flow.denoiser import Denoiser
+from flowbrush.flow.guidance import Guided
+from flowbrush.flow.sampling import SamplingConfig, transport
+from flowbrush.processes import autocast, choose_device, choose_dtype
+from flowbrush.randomness import derive, normal
+from flowbrush.spaces import Space
+from flowbrush.text import TextEncoder
+
+
+class TextToImage:
+    """Prompts and seeds to pictures. `TextToImage.load(run).generate(["a fox"])`."""
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        denoiser: Denoiser,
+        encoder: TextEncoder,
+        space: Space,
+        device: torch.device,
+    ) -> None:
+        self.config, self.encoder, self.space, self.device = config, encoder, space, device
+        self._denoiser = denoiser
+
+    @classmethod
+    def load(
+        cls,
+        run: Path | str,
+        weights: str = "ema",
+        device: str = "auto",
+        say=print,
+    ) -> "TextToImage":
+        """The model of a run, from its newest whole checkpoint.
+
+        weights: `ema` (the first average), `ema_0.999` (one by name) or `model` (the trained weights themselves).
+        Raises UserError where the folder is no run or holds no checkpoint or no such weights.
+        """
+        config = load_config(Path(run))
+        found = checkpoint.newest(Path(run) / CHECKPOINT_FOLDER, say)
+        if weights == "ema":
+            weights = f"ema_{config.train.ema[0]}" if config.train.ema else "model"
+        chosen, encoder, space = choose_device(device), config.text.build(), config.space.build()
+        denoiser = build_denoiser(config, build_shapes(config, space, encoder), chosen)
+        denoiser.backbone.load_state_dict(checkpoint.load(found, weights, chosen))
+        return cls(config, denoiser, encoder, space, chosen)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[str],
+        sampling: SamplingConfig | None = None,
+        seeds: Sequence[int] | None = None,
+        batch: int = 64,
+    ) -> UInt8[Tensor, "b 3 H W"]:
+        """One picture for each prompt, `batch` at a time, on the CPU.
+
+        sampling: None = the run's own. seeds: one a picture, None = 0, 1, 2, ...; a seed's noise is drawn on the
+        CPU, so that a picture is the same alone, in any batch, and up to rounding on any device.
+        Raises UserError for a prompt that the encoder refuses.
+        """
+        seeds = range(len(prompts)) if seeds is None else seeds
+        if len(seeds) != len(prompts):
+            raise UserError(f"seeds: {len(seeds)} for {len(prompts)} prompts; give one for each")
+        painted = [
+            self._paint(list(prompts[i : i + batch]), seeds[i : i + batch], sampling or self.config.sampling)
+            for i in range(0, len(prompts), batch)
+        ]
+        return torch.cat(painted)
+
+    def _paint(
+        self, prompts: list[str], seeds: Sequence[int], sampling: SamplingConfig
+    ) -> UInt8[Tensor, "b 3 H W"]:
+        flow = self.config.flow
+        keys = [derive(seed, "picture", 0) for seed in seeds]
+        noise = normal(keys, self.space.shape(self.config.size), torch.device("cpu"))
+        noise = flow.noise_scale * noise.to(self.device)
+        condition = self.encoder(prompts).to(self.device)
+        null = self.encoder.null.to(self.device)
+        # Data-prediction with a clean end needs no clamp: the last step ends at the prediction.
+        clean = sampling.clean_end and flow.prediction == "data"
+        denoiser = Denoiser(self._denoiser.backbone, flow.prediction, 0.0 if clean else flow.t_eps)
+        field = Guided(denoiser.eval(), null, sampling.scale, sampling.interval)
+        with autocast(choose_dtype(self.config.train.precision, self.device), self.device):
+            x = transport(field, noise, condition, sampling)
+        return self.space.decode(x).cpu()

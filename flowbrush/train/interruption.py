@@ -1,0 +1,35 @@
+"""Ctrl-C and SIGTERM, heard between two steps."""
+
+import signal
+from types import FrameType
+
+
+class Interruption:
+    """After the first signal `asked` is true; a second one ends the process at once, as it would without this."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before = {s: signal.signal(s, self._hear) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    @property
+    def asked(self) -> bool:
+        return self.signal != 0
+
+    @property
+    def exit_status(self) -> int:
+        """The shell's convention: 128 and the number of the signal."""
+        return 128 + self.signal
+
+    def __enter__(self) -> "Interruption":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self._give_back()

@@ -1,0 +1,147 @@
+"""What a run writes down: a line of JSON now and then, a curve, a progress bar, and TensorBoard or W&B if asked."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from flowbrush.config_io import to_json
+from flowbrush.errors import UserError
+from flowbrush.experiment import ExperimentConfig
+
+JOURNAL_FILE, CURVE_FILE = "journal.jsonl", "loss.png"
+
+
+class Journal:
+    """Numbers stay on the device until they are written, so that a step does not wait for them."""
+
+    def __init__(self, run: Path, config: ExperimentConfig, seen: int) -> None:
+        self._run, self._batch = run, config.batch.size
+        self._pending: list[Tensor] = []
+        self._lines = _lines_until(run / JOURNAL_FILE, seen)
+        self._bar = tqdm(total=config.train.pictures, initial=seen, unit="pic", unit_scale=True, dynamic_ncols=True)
+        self._board = _tensorboard(run) if config.watch.tensorboard else None
+        self._wandb = _wandb(run, config) if config.watch.wandb else None
+        self._since = time.perf_counter()
+
+    def add(self, loss: Tensor, norm: Tensor) -> None:
+        """Take in a step's loss and gradient norm, both scalars on the device."""
+        self._pending.append(torch.stack([loss.detach(), norm.detach()]).float())
+        self._bar.update(self._batch)
+
+    def write(self, seen: int, lr: float) -> None:
+        """Write the mean of the steps since the last line.
+
+        Raises UserError, naming the step, if a loss or a gradient among them is not finite.
+        """
+        if not self._pending:
+            return
+        steps = torch.stack(self._pending).cpu()
+        for i, (loss, norm) in enumerate(steps.tolist()):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                step = seen // self._batch - len(steps) + i + 1
+                what = "loss" if not math.isfinite(loss) else "gradient"
+                raise UserError(
+                    f"the {what} is not finite at step {step}; the last checkpoint is good. "
+                    "Lower train.lr or train.clip, or take --train.precision fp32"
+                )
+        self._pending.clear()
+        now = time.perf_counter()
+        line = {
+            "pictures": seen,
+            "loss": float(steps[:, 0].mean()),
+            "gradient_norm": float(steps[:, 1].mean()),
+            "lr": lr,
+            "pictures_per_second": round(len(steps) * self._batch / (now - self._since), 2),
+        }
+        self._since = now
+        self._lines.append(line)
+        with (self._run / JOURNAL_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self._bar.set_postfix(loss=f"{line['loss']:.4f}")
+        if self._board:
+            for name in ("loss", "gradient_norm", "lr", "pictures_per_second"):
+                self._board.add_scalar(name, line[name], seen)
+        if self._wandb:
+            self._wandb.log(line)
+
+    def show(self, name: str, sheet: Image.Image, seen: int) -> None:
+        """A picture for TensorBoard and W&B."""
+        if self._board:
+            import numpy as np
+
+            self._board.add_image(name, np.asarray(sheet), seen, dataformats="HWC")
+        if self._wandb:
+            import wandb
+
+            self._wandb.log({"pictures": seen, name: wandb.Image(sheet)})
+
+    def say(self, line: str) -> None:
+        """A line for the user, above the progress bar."""
+        self._bar.write(line)
+
+    def draw(self) -> None:
+        """The loss as a curve over the pictures seen."""
+        if self._lines:
+            _draw_curve(self._lines, self._run / CURVE_FILE)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+        if self._board:
+            self._board.close()
+        if self._wandb:
+            self._wandb.finish(quiet=True)
+
+
+def _lines_until(path: Path, seen: int) -> list[dict[str, Any]]:
+    """The lines up to the pictures seen; later ones, which a crash left behind, are taken out of the file."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text("utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break  # cut short by the crash
+        if line["pictures"] <= seen:
+            lines.append(line)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return lines
+
+
+def _draw_curve(lines: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([line["pictures"] for line in lines], [line["loss"] for line in lines], lw=1.2)
+    axes.set(xlabel="pictures seen", ylabel="loss", yscale="log")
+    axes.grid(True, which="both", alpha=0.25)
+    figure.savefig(path, dpi=110)
+
+
+def _tensorboard(run: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("watch.tensorboard: missing; pip install 'flowbrush[log]'") from None
+    return SummaryWriter(str(run / "tensorboard"))
+
+
+def _wandb(run: Path, config: ExperimentConfig) -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("watch.wandb: missing; pip install 'flowbrush[log]'") from None
+    return wandb.init(
+        project=config.watch.wandb, name=run.name, id=run.name, dir=run, resume="allow", config=to_json(config)
+    )

@@ -1,0 +1,145 @@
+"""The training loop: noise, times, loss, step, averages; and once in a while a line, a preview, a checkpoint."""
+
+from contextlib import closing
+from pathlib import Path
+
+import torch
+
+from flowbrush import checkpoint
+from flowbrush.config_io import to_json
+from flowbrush.data.batches import batches
+from flowbrush.experiment import (
+    CHECKPOINT_FOLDER,
+    ExperimentConfig,
+    build_denoiser,
+    build_shapes,
+    with_classes,
+)
+from flowbrush.flow.loss import flow_loss
+from flowbrush.flow.times import stratify
+from flowbrush.processes import Processes, autocast, choose_dtype
+from flowbrush.randomness import derive, normal, uniform
+from flowbrush.text_to_image import TextToImage
+from flowbrush.train.ema import EMA
+from flowbrush.train.interruption import Interruption
+from flowbrush.train.journal import Journal
+from flowbrush.train.optimizer import build_optimizer, learning_rate
+from flowbrush.train.parallel import compile_blocks
+from flowbrush.train.previews import preview, preview_prompts
+from flowbrush.train.rejects import Rejects
+from flowbrush.train.run_folder import opened
+
+
+def train(
+    config: ExperimentConfig, run: Path, processes: Processes, changeable: tuple[str, ...] = ()
+) -> int:
+    """Train until `config.train.pictures` are seen, from the newest checkpoint in `run` if there is one.
+
+    changeable: dotted beginnings of the fields in which `config` may differ from the run's own.
+    Returns the exit status: 0 when done, 128 + the signal's number when a signal stopped it (after a checkpoint).
+    Raises UserError for what the user can mend.
+    """
+    # Build the parts.
+    source = config.source.build(config.size)
+    config = with_classes(config, source)
+    settings, b, device = config.train, config.batch.size, processes.device
+    encoder, space = config.text.build(), config.space.build()
+    null = encoder.null.to(device)
+    denoiser = build_denoiser(config, build_shapes(config, space, encoder), device)
+    optimizer = build_optimizer(denoiser, settings)
+    emas = {f"ema_{decay}": EMA(denoiser.backbone, decay) for decay in settings.ema}
+    learned = {"model": denoiser.backbone, "optimizer": optimizer, **emas}
+    painter = TextToImage(config, denoiser, encoder, space, device)
+    prompts = preview_prompts(config.watch.prompts, source)
+    dtype = choose_dtype(settings.precision, device)
+    if settings.compile:
+        compile_blocks(denoiser, dtype, device)
+
+    with opened(run, config, changeable):
+        # Go on from the newest whole checkpoint.
+        seen, folder = 0, run / CHECKPOINT_FOLDER
+        if checkpoint.exists(folder):
+            found = checkpoint.newest(folder, print)
+            seen = checkpoint.load(found, "progress")["pictures"]
+            for name, part in learned.items():
+                part.load_state_dict(checkpoint.load(found, name, device))
+        if seen >= settings.pictures:
+            print(f"{run}: already trained on {seen:,} pictures")
+            return 0
+
+        rejects = Rejects(run, len(source))
+        ahead = batches(source, config.batch, settings.seed, seen, processes.rank, processes.world)
+        with closing(ahead) as loader, Journal(run, config, seen) as journal, Interruption() as stop:
+            for batch in loader:
+                # Draw noise, times and dropped captions, each a function of the picture's place in the order.
+                rejects.add(batch)
+                data = space.normalize(space.compress(batch.pictures.to(device)))
+                keys = [derive(settings.seed, "noise", place) for place in batch.places]
+                noise = config.flow.noise_scale * normal(keys, data.shape[1:], device)
+                if config.flow.times.stratified:
+                    offset = float(uniform(settings.seed, "times", [seen])[0])
+                    u = stratify(offset, torch.tensor(batch.places) % b, b)
+                else:
+                    u = uniform(settings.seed, "times", batch.places)
+                t = config.flow.times.sample(u, data.shape[2] * data.shape[3]).to(device)
+                dropped = uniform(settings.seed, "captions", batch.places) < settings.caption_dropout
+                given = encoder(batch.captions).to(device)
+                condition = given.replaced_where(dropped.to(device), null)
+
+                # Evaluate the loss and its gradients, in parts.
+                total = torch.zeros((), device=device)
+                for part in torch.arange(len(data), device=device).chunk(settings.accumulate):
+                    with autocast(dtype, device):
+                        losses = flow_loss(
+                            denoiser,
+                            data[part],
+                            noise[part],
+                            t[part],
+                            condition.map(lambda field, part=part: field[part]),
+                            config.flow.loss_space,
+                        )
+                    loss = losses.float().sum() / len(data)
+                    loss.backward()
+                    total += loss.detach()
+
+                # Step.
+                lr = learning_rate(settings, seen + b)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                norm = torch.nn.utils.clip_grad_norm_(denoiser.parameters(), settings.clip)
+                optimizer.step()
+                optimizer.zero_grad()
+                for ema in emas.values():
+                    ema.update(seen // b)
+                seen += b
+                journal.add(processes.mean(total), norm)
+
+                # Once in a while.
+                done = seen >= settings.pictures
+                if _is_time(config.watch.log, seen, b) or done or stop.asked:
+                    journal.write(seen, lr)
+                if _is_time(config.watch.preview, seen, b) or done:
+                    with emas[f"ema_{settings.ema[0]}"].in_place():
+                        sheet = preview(painter, prompts, run / "previews" / f"{seen:012d}.png")
+                    journal.show("preview", sheet, seen)
+                if _is_time(config.watch.checkpoint, seen, b) or done or stop.asked:
+                    journal.write(seen, lr)  # refuses what is not finite before it is saved
+                    states = {name: part.state_dict() for name, part in learned.items()}
+                    states |= {"progress": {"pictures": seen}, "config": to_json(config)}
+                    checkpoint.save(folder, seen, states, config.watch.keep)
+                    journal.draw()
+                if done or stop.asked:
+                    break
+
+        if rejects.summary():
+            print(rejects.summary())
+        if stop.asked:
+            print(f"stopped after {seen:,} pictures, and saved; go on with: flowbrush train {run}")
+            return stop.exit_status
+        print(f"{run}: trained on {seen:,} pictures")
+        return 0
+
+
+def _is_time(every: int, seen: int, b: int) -> bool:
+    """Whether the step that brought the pictures to `seen` crossed a multiple of `every`."""
+    return seen // every > (seen - b) // every

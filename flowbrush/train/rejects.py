@@ -1,0 +1,42 @@
+"""The pictures of a run that could not be read: counted, listed in a file, and never passed over in silence."""
+
+import json
+from pathlib import Path
+
+from flowbrush.data.batches import Batch
+from flowbrush.errors import UserError
+
+REJECTS_FILE = "rejected.jsonl"
+MOST = 0.1  # share of the pictures read; more stops the run
+FEWEST_READ = 100  # before that share means anything
+
+
+class Rejects:
+    """The broken pictures met so far, each once. There are `size` pictures in all."""
+
+    def __init__(self, run: Path, size: int) -> None:
+        self.path, self._size, self._read = run / REJECTS_FILE, size, 0
+        lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
+        self._known = {json.loads(line)["picture"] for line in lines}
+
+    def add(self, batch: Batch) -> None:
+        """Take in what a batch skipped. Raises UserError once more than a tenth are broken."""
+        self._read += len(batch.places) + len(batch.broken)
+        for error in batch.broken:
+            if error.name not in self._known:
+                self._known.add(error.name)
+                entry = {"picture": error.name, "reason": error.reason}
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        read = min(self._size, max(self._read, FEWEST_READ))
+        if len(self._known) > MOST * read:
+            raise UserError(
+                f"{len(self._known)} of about {read} pictures are broken, more than a tenth; "
+                f"mend or remove those listed in {self.path}"
+            )
+
+    def summary(self) -> str:
+        """One line for the user; empty if every picture could be read."""
+        if not self._known:
+            return ""
+        return f"{len(self._known)} broken pictures were skipped; {self.path} lists them"

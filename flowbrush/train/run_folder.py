@@ -1,0 +1,44 @@
+"""A run's folder: one config, one writer at a time."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flowbrush import config_io
+from flowbrush.errors import UserError
+from flowbrush.experiment import CONFIG_FILE, ExperimentConfig, is_run, load_config
+
+
+@contextmanager
+def opened(run: Path, config: ExperimentConfig, changeable: tuple[str, ...]) -> Iterator[None]:
+    """The folder is there, holds this config, and no other process trains in it.
+
+    changeable: dotted names, or beginnings of them, of what may differ from the config that the run was begun with.
+    Raises UserError where something else differs, or another process is at it.
+    """
+    if is_run(run):
+        _same_config(run, config, changeable)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with (run / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{run}: another process is training in it; wait for it, or choose --run") from None
+            config_io.save(config, run / CONFIG_FILE)
+            yield
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise UserError(f"{run}: cannot be written ({error.strerror}); choose another folder with --run") from None
+
+
+def _same_config(run: Path, config: ExperimentConfig, changeable: tuple[str, ...]) -> None:
+    found = config_io.differences(load_config(run), config)
+    other = {name: pair for name, pair in found.items() if not name.startswith(changeable)}
+    if other:
+        name, (before, now) = next(iter(other.items()))
+        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+        raise UserError(
+            f"{run}: begun with another config ({name} was {before}, is now {now}{more}); "
+            f"choose another folder with --run, or go on with: flowbrush train {run}"
+        )
