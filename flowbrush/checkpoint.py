@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +23,14 @@ from torch import Tensor
 from flowbrush.errors import UserError
 
 MANIFEST = "manifest.json"
+
+
+class Stateful(Protocol):
+    """What a checkpoint can hold."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
 def save(folder: Path, pictures: int, states: Mapping[str, Mapping[str, Any]], keep: int) -> Path:
@@ -66,7 +74,9 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path:
         if damage is None:
             return found
         say(f"{found}: damaged ({damage}); using the one before")
-    raise UserError(f"{folder}: no whole checkpoint in it; train the run first, or delete the folder to start anew")
+    raise UserError(
+        f"{folder}: no whole checkpoint in it; train the run first, or delete the folder to start anew"
+    )
 
 
 def exists(folder: Path) -> bool:
@@ -74,7 +84,7 @@ def exists(folder: Path) -> bool:
     return bool(_all(folder))
 
 
-def load(checkpoint: Path, name: str, device: torch.device = torch.device("cpu")) -> dict[str, Any]:
+def load(checkpoint: Path, name: str, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The state of that name, as it was given to `save`. Nothing is unpickled but tensors and plain values."""
     if (path := checkpoint / f"{name}.safetensors").exists():
         return load_file(path, device=str(device))
@@ -82,7 +92,9 @@ def load(checkpoint: Path, name: str, device: torch.device = torch.device("cpu")
         return dict(json.loads(path.read_text()))
     if (path := checkpoint / f"{name}.pt").exists():
         return dict(torch.load(path, map_location=device, weights_only=True))
-    raise UserError(f"{checkpoint}: no state '{name}' in it; there are {', '.join(names(checkpoint))}")
+    raise UserError(
+        f"{checkpoint}: no state '{name}' in it; there are {', '.join(names(checkpoint))}"
+    )
 
 
 def names(checkpoint: Path) -> list[str]:

@@ -14,7 +14,7 @@ import tyro
 from flowbrush.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from flowbrush.experiment import ExperimentConfig
+    pass
 
 Options = TypeVar("Options")
 
@@ -63,7 +63,9 @@ class TrainOptions:
 
 
 def train(arguments: list[str]) -> int:
-    target, rest = _first(arguments, "train RECIPE|RUN [options]", "a recipe's name or a run's folder")
+    target, rest = _first(
+        arguments, "train RECIPE|RUN [options]", "a recipe's name or a run's folder"
+    )
     from flowbrush.experiment import ExperimentConfig, is_run, load_config
     from flowbrush.recipes import recipe
 
@@ -155,6 +157,8 @@ class EvaluateOptions:
 
     limit: int = 400
     """examples, from the first on"""
+    languages: tuple[str, ...] = ("en", "ja", "de", "fr", "es", "zh", "ko")
+    """of the names that emoji are painted from"""
     weights: str = "ema"
     """ema (the first average), one of them by name such as ema_0.998, or model"""
     device: str = "auto"
@@ -164,9 +168,20 @@ class EvaluateOptions:
 def evaluate(arguments: list[str]) -> int:
     run, rest = _first(arguments, "evaluate RUN [options]", "a run's folder")
     options = _parse(EvaluateOptions, EvaluateOptions(), rest, "flowbrush evaluate RUN")
-    from flowbrush.evaluate.right_first import evaluate_run
+    from flowbrush.data import EmojiConfig
+    from flowbrush.evaluate.right_first import paint_all, sheet, summary
+    from flowbrush.text_to_image import TextToImage
 
-    evaluate_run(Path(run), options.limit, options.weights, options.device)
+    painter = TextToImage.load(run, options.weights, options.device)
+    config, trained_on = painter.config.source, None
+    if isinstance(config, EmojiConfig):
+        config, trained_on = replace(config, languages=options.languages), config.languages
+    painted = paint_all(painter, config.build(painter.config.size), options.limit)
+    for line in summary(painted, trained_on):
+        print(line)
+    out = Path(run) / "painted.png"
+    sheet(painted).save(out)
+    print(out)
     return 0
 
 
@@ -200,8 +215,13 @@ def _parse(kind: type[Options], default: Options, arguments: list[str], program:
     asked_help = {"--help", "-h"} & set(arguments)
     try:
         with contextlib.nullcontext() if asked_help else contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=arguments, default=default, prog=program,
-                            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff))
+            return tyro.cli(
+                kind,
+                args=arguments,
+                default=default,
+                prog=program,
+                config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+            )
     except SystemExit as end:
         if asked_help or not end.code:
             raise

@@ -25,6 +25,9 @@ class Condition:
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         return Condition(**{k: None if v is None else fn(v) for k, v in own.items()})
 
+    def rows(self, chosen: Int[Tensor, " k"]) -> "Condition":
+        return self.map(lambda part: part[chosen])
+
     def to(self, device: torch.device) -> "Condition":
         return self.map(lambda part: part.to(device))
 

@@ -43,14 +43,16 @@ def load(cls: type[C], path: Path) -> C:
     try:
         data = json.loads(path.read_text("utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); restore it from a checkpoint's copy") from None
+        raise UserError(
+            f"{path}: not valid JSON ({error}); restore it from a checkpoint's copy"
+        ) from None
     return from_json(cls, data, str(path))
 
 
 def differences(one: Any, other: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
     """The fields, by dotted path, in which two configs of one class differ."""
     if type(one) is type(other) and dataclasses.is_dataclass(one):
-        found = {}
+        found: dict[str, tuple[Any, Any]] = {}
         for f in dataclasses.fields(one):
             below = f"{path}.{f.name}" if path else f.name
             found |= differences(getattr(one, f.name), getattr(other, f.name), below)
@@ -68,7 +70,9 @@ def _read(kind: Any, data: Any, where: str) -> Any:
     if typing.get_origin(kind) is typing.Literal:
         if data not in (choices := typing.get_args(kind)):
             wanted = ", ".join(map(repr, choices))
-            raise UserError(f"{where}: {data!r} is not one of {wanted}{nearest(str(data), map(str, choices))}")
+            raise UserError(
+                f"{where}: {data!r} is not one of {wanted}{nearest(str(data), map(str, choices))}"
+            )
         return data
     if kind is Path and isinstance(data, str):
         return Path(data)
@@ -80,11 +84,13 @@ def _read(kind: Any, data: Any, where: str) -> Any:
 
 
 def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
-    by_name = {kind.__name__: kind for kind in kinds if dataclasses.is_dataclass(kind)}
+    by_name = {k.__name__: k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)}
     if isinstance(data, dict) and by_name:
         name = data.get("kind", "")
         if name not in by_name:
-            raise UserError(f"{where}.kind: {name!r} is not one of {', '.join(by_name)}{nearest(name, by_name)}")
+            raise UserError(
+                f"{where}.kind: {name!r} is not one of {', '.join(by_name)}{nearest(name, by_name)}"
+            )
         return _read(by_name[name], data, where)
     if data is None and type(None) in kinds:
         return None
@@ -99,12 +105,16 @@ def _read_dataclass(cls: type[Any], data: Any, where: str) -> Any:
     known = {f.name: f for f in dataclasses.fields(cls)}
     for name in data:
         if name != "kind" and name not in known:
-            raise UserError(f"{where}: unknown field '{name}' of {cls.__name__}{nearest(name, known)}")
+            raise UserError(
+                f"{where}: unknown field '{name}' of {cls.__name__}{nearest(name, known)}"
+            )
     no_default = dataclasses.MISSING
     for name, f in known.items():
         if name not in data and f.default is no_default and f.default_factory is no_default:
             raise UserError(f"{where}: the field '{name}' of {cls.__name__} is missing")
-    values = {name: _read(hints[name], data[name], f"{where}: {name}") for name in known if name in data}
+    values = {
+        name: _read(hints[name], data[name], f"{where}: {name}") for name in known if name in data
+    }
     return cls(**values)
 
 
@@ -115,4 +125,6 @@ def _read_tuple(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
         return tuple(_read(kinds[0], item, f"{where}[{i}]") for i, item in enumerate(data))
     if len(kinds) != len(data):
         raise UserError(f"{where}: {len(data)} values where {len(kinds)} belong")
-    return tuple(_read(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, data, strict=True)))
+    return tuple(
+        _read(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, data, strict=True))
+    )

@@ -25,7 +25,9 @@ def contact_sheet(
     gap, text = 8, 3 * 18
     rows = -(-len(captions) // columns)
     columns = min(columns, len(captions))
-    sheet = Image.new("RGB", (columns * (cell + gap) + gap, rows * (cell + gap + text) + gap), _GROUND)
+    sheet = Image.new(
+        "RGB", (columns * (cell + gap) + gap, rows * (cell + gap + text) + gap), _GROUND
+    )
     pen = ImageDraw.Draw(sheet)
     for i, caption in enumerate(captions):
         x = gap + i % columns * (cell + gap)
@@ -38,8 +40,11 @@ def contact_sheet(
     return sheet
 
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
 @cache
-def _font(points: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(points: int) -> Font:
     """Noto Sans CJK (OFL), which has the letters of every language that a caption may be in."""
     found = importlib.util.find_spec(_FONT_PACKAGE)
     if found is None or found.origin is None:
@@ -47,7 +52,7 @@ def _font(points: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.truetype(str(Path(found.origin).parent / _FONT_FILE), points)
 
 
-def _wrapped(caption: str, font, width: int) -> list[str]:
+def _wrapped(caption: str, font: Font, width: int) -> list[str]:
     """At most three lines; breaks between words, or anywhere in a script without spaces."""
     lines = [""]
     for word in caption.replace(" ", " \0").split("\0"):

@@ -31,7 +31,9 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0  # of matrices; never of biases and norms
     warmup: int = 6_400  # pictures over which the learning rate rises from 0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up; the others fall to 0
+    schedule: Literal["constant", "linear", "cosine"] = (
+        "constant"  # after the warm-up; the others fall to 0
+    )
     clip: float = 1.0  # largest norm of the gradient
     caption_dropout: float = 0.1  # share of captions replaced by the null one, for guidance
     ema: tuple[float, ...] = (0.999,)  # decays of the averages that are kept; the first one paints
@@ -97,7 +99,9 @@ def is_run(folder: Path) -> bool:
 def load_config(run: Path) -> ExperimentConfig:
     """The config of a run. Raises UserError where the folder is no run, or its config does not fit."""
     if not is_run(run):
-        raise UserError(f"{run}: not a run's folder, there is no {CONFIG_FILE} in it; train one first")
+        raise UserError(
+            f"{run}: not a run's folder, there is no {CONFIG_FILE} in it; train one first"
+        )
     return config_io.load(ExperimentConfig, run / CONFIG_FILE)
 
 
@@ -109,7 +113,9 @@ def with_classes(config: ExperimentConfig, source: Source) -> ExperimentConfig:
     if not isinstance(config.text, LabelsConfig) or config.text.names:
         return config
     if not source.classes:
-        raise UserError("text: labels, but this source has captions without classes; use a sentence encoder")
+        raise UserError(
+            "text: labels, but this source has captions without classes; use a sentence encoder"
+        )
     return replace(config, text=LabelsConfig(names=source.classes))
 
 

@@ -43,7 +43,9 @@ def choose_device(wanted: str = "auto") -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--device {wanted}: not usable here ({reason}); use cpu, or leave it out") from None
+        raise UserError(
+            f"--device {wanted}: not usable here ({reason}); use cpu, or leave it out"
+        ) from None
     return device
 
 

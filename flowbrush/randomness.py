@@ -20,11 +20,15 @@ def derive(seed: int, purpose: str, index: int) -> int:
 
 def uniform(seed: int, purpose: str, indices: Sequence[int]) -> Float64[Tensor, " b"]:
     """One number in the open interval (0, 1) for each index, on the CPU."""
-    numbers = [(derive(seed, purpose, i) >> 11) + 0.5 for i in indices]  # 52 bits: exact in a double
+    numbers = [
+        (derive(seed, purpose, i) >> 11) + 0.5 for i in indices
+    ]  # 52 bits: exact in a double
     return torch.tensor(numbers, dtype=torch.float64) / 2**52
 
 
-def normal(seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> Float[Tensor, "b ..."]:
+def normal(
+    seeds: Sequence[int], shape: Sequence[int], device: torch.device
+) -> Float[Tensor, "b ..."]:
     """Standard normal noise of `shape` for each seed; a picture's noise is the same in any batch.
 
     The CPU and an accelerator draw different numbers from one seed.

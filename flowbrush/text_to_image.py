@@ -1,6 +1,6 @@
 """A trained model that paints."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -45,7 +45,7 @@ class TextToImage:
         run: Path | str,
         weights: str = "ema",
         device: str = "auto",
-        say=print,
+        say: Callable[[str], None] = print,
     ) -> "TextToImage":
         """The model of a run, from its newest whole checkpoint.
 
@@ -79,7 +79,9 @@ class TextToImage:
         if len(seeds) != len(prompts):
             raise UserError(f"seeds: {len(seeds)} for {len(prompts)} prompts; give one for each")
         painted = [
-            self._paint(list(prompts[i : i + batch]), seeds[i : i + batch], sampling or self.config.sampling)
+            self._paint(
+                list(prompts[i : i + batch]), seeds[i : i + batch], sampling or self.config.sampling
+            )
             for i in range(0, len(prompts), batch)
         ]
         return torch.cat(painted)

@@ -24,11 +24,15 @@ class DiTConfig:
     heads: int = 6
     patch: int = 2
     mlp_ratio: float = 4.0
-    time_scale: float = 1.0  # the time embedding sees time_scale * t: 1 for SiT, 10,000 for jax-flow
+    time_scale: float = (
+        1.0  # the time embedding sees time_scale * t: 1 for SiT, 10,000 for jax-flow
+    )
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 4:
-            raise UserError(f"backbone: width {self.width} must divide by heads ({self.heads}) and by 4")
+            raise UserError(
+                f"backbone: width {self.width} must divide by heads ({self.heads}) and by 4"
+            )
 
     def build(self, shapes: Shapes) -> "DiT":
         """Raises UserError where the shapes do not fit."""
@@ -36,7 +40,9 @@ class DiTConfig:
             size = f"{shapes.height} x {shapes.width}"
             raise UserError(f"backbone: patch {self.patch} does not divide pictures of {size}")
         if shapes.condition.text_width is not None or shapes.condition.pooled_width is not None:
-            raise UserError("backbone: DiT takes class labels, not text; use JiT, or --text of labels")
+            raise UserError(
+                "backbone: DiT takes class labels, not text; use JiT, or --text of labels"
+            )
         return DiT(self, shapes)
 
 
@@ -65,9 +71,10 @@ class DiT(nn.Module):
         width, patch, labels = config.width, config.patch, shapes.condition.labels
         self.patch = patch
         self.patches = nn.Linear(shapes.channels * patch**2, width)
-        self.blocks = nn.ModuleList(
+        blocks = [
             Block(width, config.heads, int(width * config.mlp_ratio)) for _ in range(config.depth)
-        )
+        ]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = Modulation(width, 2)
         self.output = nn.Linear(width, shapes.channels * patch**2)
@@ -76,15 +83,15 @@ class DiT(nn.Module):
         self.label = None if labels is None else nn.Embedding(labels + 1, width)
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=0.02)
-        zero(self.output, self.modulation.linear, *(block.modulation.linear for block in self.blocks))
+        zero(self.output, self.modulation.linear, *(block.modulation.linear for block in blocks))
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], condition: Condition
     ) -> Float[Tensor, "b c h w"]:
         rows, columns = x_t.shape[2] // self.patch, x_t.shape[3] // self.patch
-        x = self.patches(patchify(x_t, self.patch))                        # (b, n, d)
+        x = self.patches(patchify(x_t, self.patch))  # (b, n, d)
         x = x + sincos_2d(rows, columns, x.shape[2], x.device)
-        c = self.time(t)                                                   # (b, d)
+        c = self.time(t)  # (b, d)
         if self.label is not None and condition.label is not None:
             c = c + self.label(condition.label)
         for block in self.blocks:

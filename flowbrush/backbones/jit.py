@@ -35,7 +35,9 @@ class JiTConfig:
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width // self.heads % 4:
-            raise UserError(f"backbone: width {self.width} / heads {self.heads} must be a multiple of 4")
+            raise UserError(
+                f"backbone: width {self.width} / heads {self.heads} must be a multiple of 4"
+            )
         if not 0 <= self.context_start < self.depth:
             raise UserError(f"backbone: context_start {self.context_start} must be in 0..depth-1")
 
@@ -81,9 +83,8 @@ class JiT(nn.Module):
         self.squeeze = nn.Linear(pixels, config.bottleneck, bias=False)
         self.patches = nn.Linear(config.bottleneck, width)
         hidden = int(width * config.mlp_ratio * 2 / 3)
-        self.blocks = nn.ModuleList(
-            Block(width, config.heads, hidden) for _ in range(config.depth)
-        )
+        blocks = [Block(width, config.heads, hidden) for _ in range(config.depth)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = RMSNorm(width)
         self.modulation = Modulation(width, 2)
         self.output = nn.Linear(width, pixels)
@@ -99,20 +100,20 @@ class JiT(nn.Module):
         self.time = TimeEmbedding(width, config.time_scale)
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=0.02)
-        zero(self.output, self.modulation.linear, *(block.modulation.linear for block in self.blocks))
+        zero(self.output, self.modulation.linear, *(block.modulation.linear for block in blocks))
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], condition: Condition
     ) -> Float[Tensor, "b c h w"]:
         rows, columns = x_t.shape[2] // self.config.patch, x_t.shape[3] // self.config.patch
-        x = self.patches(self.squeeze(patchify(x_t, self.config.patch)))      # (b, n, d)
+        x = self.patches(self.squeeze(patchify(x_t, self.config.patch)))  # (b, n, d)
         x = x + sincos_2d(rows, columns, x.shape[2], x.device)
-        c = self.time(t)                                                      # (b, d)
+        c = self.time(t)  # (b, d)
         if self.label is not None:
             c = c + self.label(condition.label)
         if self.pooled is not None:
             c = c + self.pooled(condition.pooled)
-        context = self.context(condition, len(x))                             # (b, m, d)
+        context = self.context(condition, len(x))  # (b, m, d)
         mask = self.mask(condition, context.shape[1], x.shape[1])
         head = self.config.width // self.config.heads
         rotary = rotary_2d(rows, columns, head, 0, x.device)
@@ -121,9 +122,11 @@ class JiT(nn.Module):
             if i == self.config.context_start:
                 x, rotary = torch.cat([context.to(x.dtype), x], dim=1), joined  # (b, m + n, d)
             x = block(x, c, rotary, mask if i >= self.config.context_start else None)
-        x = x[:, context.shape[1] :]                                          # (b, n, d)
+        x = x[:, context.shape[1] :]  # (b, n, d)
         shift, scale = self.modulation(c)
-        return unpatchify(self.output(modulate(self.norm(x), shift, scale)), self.config.patch, rows)
+        return unpatchify(
+            self.output(modulate(self.norm(x), shift, scale)), self.config.patch, rows
+        )
 
     def context(self, condition: Condition, b: int) -> Float[Tensor, "b m d"]:
         """The tokens in context: the label repeated, or the text widened, each with its own position."""

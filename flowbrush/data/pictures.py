@@ -24,7 +24,9 @@ def decode(encoded: bytes, size: int, name: str) -> UInt8[np.ndarray, "size size
             image = Image.open(io.BytesIO(encoded))
             if image.width * image.height > MOST_PIXELS:
                 raise UnreadablePicture(name, f"{image.width} x {image.height} pixels, too large")
-            image.draft("RGB", (2 * size, 2 * size))  # JPEG: decode at a fraction where that is enough
+            image.draft(
+                "RGB", (2 * size, 2 * size)
+            )  # JPEG: decode at a fraction where that is enough
             image.load()
         return square(image, size)
     except UnreadablePicture:

@@ -1,8 +1,8 @@
 """A drawn world whose captions can be checked exactly: coloured shapes with a size, a count or a relation.
 
-    a large red star             大きい赤い星
-    three blue squares           青い四角が三つ
-    a red circle above a star…   緑の星の上に赤い丸
+a large red star             大きい赤い星
+three blue squares           青い四角が三つ
+a red circle above a star…   緑の星の上に赤い丸
 """
 
 import random
@@ -86,7 +86,9 @@ class ShapesWorldConfig:
 
     def __post_init__(self) -> None:
         if self.scenes < 1 or not self.kinds:
-            raise UserError("source: scenes must be 1 or more, and kinds must name at least one kind")
+            raise UserError(
+                "source: scenes must be 1 or more, and kinds must name at least one kind"
+            )
 
     def build(self, size: int) -> "ShapesWorld":
         return ShapesWorld(self, size)
@@ -122,7 +124,10 @@ def draw(scene: Scene, size: int) -> np.ndarray:
     pen = ImageDraw.Draw(image)
     for thing in scene.things:
         radius = SIZES[thing.size][0] * side
-        corners = [(thing.x * side + radius * dx, thing.y * side + radius * dy) for dx, dy in _OUTLINES[thing.shape]]
+        corners = [
+            (thing.x * side + radius * dx, thing.y * side + radius * dy)
+            for dx, dy in _OUTLINES[thing.shape]
+        ]
         if thing.shape == "circle":
             pen.ellipse(corners, fill=COLOURS[thing.colour][0])
         else:

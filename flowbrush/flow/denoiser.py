@@ -26,7 +26,9 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.t_eps < 1 or self.noise_scale <= 0:
-            raise UserError(f"flow: t_eps {self.t_eps} must be in (0, 1), noise_scale {self.noise_scale} above 0")
+            raise UserError(
+                f"flow: t_eps {self.t_eps} must be in (0, 1), noise_scale {self.noise_scale} above 0"
+            )
 
 
 class Denoiser(nn.Module):

@@ -1,6 +1,7 @@
 """Solvers of dx/dt = slope(t, x). A fixed-step method is one function (slope, x, t, dt) -> x at t + dt."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -55,7 +56,12 @@ _E = (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 
 def solve(
-    slope: Slope, x: Tensor, times: Sequence[float], method: str, rtol: float = 1e-5, atol: float = 1e-5
+    slope: Slope,
+    x: Tensor,
+    times: Sequence[float],
+    method: str,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
 ) -> Tensor:
     """x at times[-1], from x at times[0].
 
@@ -65,8 +71,10 @@ def solve(
     if method == "dopri5":
         return dopri5(slope, x, times[0], times[-1], rtol, atol)
     if method not in STEPS:
-        raise UserError(f"method: '{method}' is not one of {', '.join(METHODS)}{nearest(method, METHODS)}")
-    for t, after in zip(times[:-1], times[1:], strict=True):
+        raise UserError(
+            f"method: '{method}' is not one of {', '.join(METHODS)}{nearest(method, METHODS)}"
+        )
+    for t, after in pairwise(times):
         x = STEPS[method](slope, x, t, after - t)
     return x
 
@@ -93,7 +101,9 @@ def dopri5(slope: Slope, x: Tensor, t: float, end: float, rtol: float, atol: flo
             if end - t < 1e-12:
                 break
         elif dt < 1e-7:
-            raise UserError(f"dopri5: the error stays above the tolerance at t = {t:.4f}; raise rtol and atol")
+            raise UserError(
+                f"dopri5: the error stays above the tolerance at t = {t:.4f}; raise rtol and atol"
+            )
         dt *= min(5.0, max(0.2, 0.9 * max(worst, 1e-10) ** -0.2))
     return x
 

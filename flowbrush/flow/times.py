@@ -15,7 +15,6 @@ from torch import Tensor
 
 from flowbrush.errors import UserError
 
-
 Time = TypeVar("Time", float, Tensor)
 
 

@@ -21,5 +21,7 @@ RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
 def recipe(name: str) -> ExperimentConfig:
     """The config of that name. Raises UserError, with the nearest name, where there is none."""
     if name not in RECIPES:
-        raise UserError(f"'{name}' is neither a recipe ({', '.join(RECIPES)}) nor a run's folder{nearest(name, RECIPES)}")
+        raise UserError(
+            f"'{name}' is neither a recipe ({', '.join(RECIPES)}) nor a run's folder{nearest(name, RECIPES)}"
+        )
     return RECIPES[name]()

@@ -22,16 +22,22 @@ def shapes() -> ExperimentConfig:
             depth=6, width=192, heads=6, patch=4, bottleneck=48, context_start=0, tokens_per_text=4
         ),
         flow=FlowConfig(prediction="data", times=TimesConfig(mean=-0.6, std=0.8)),
-        train=TrainConfig(
-            pictures=100_000, lr=2e-3, warmup=6_400, schedule="linear", ema=(0.998,)
-        ),
+        train=TrainConfig(pictures=100_000, lr=2e-3, warmup=6_400, schedule="linear", ema=(0.998,)),
         sampling=SamplingConfig(method="heun", steps=12, scale=2.5, interval=(0.1, 0.8)),
         watch=WatchConfig(
             prompts=(
-                "a large red circle", "大きい赤い丸", "a small blue star", "小さい青い星",
-                "three green squares", "緑の四角が三つ", "two black crosses", "黒い十字が二つ",
-                "a red circle above a blue square", "青い四角の上に赤い丸",
-                "a yellow star to the left of a purple triangle", "紫の三角の左に黄色い星",
+                "a large red circle",
+                "大きい赤い丸",
+                "a small blue star",
+                "小さい青い星",
+                "three green squares",
+                "緑の四角が三つ",
+                "two black crosses",
+                "黒い十字が二つ",
+                "a red circle above a blue square",
+                "青い四角の上に赤い丸",
+                "a yellow star to the left of a purple triangle",
+                "紫の三角の左に黄色い星",
             ),
         ),
     )

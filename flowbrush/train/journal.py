@@ -25,7 +25,13 @@ class Journal:
         self._run, self._batch = run, config.batch.size
         self._pending: list[Tensor] = []
         self._lines = _lines_until(run / JOURNAL_FILE, seen)
-        self._bar = tqdm(total=config.train.pictures, initial=seen, unit="pic", unit_scale=True, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=config.train.pictures,
+            initial=seen,
+            unit="pic",
+            unit_scale=True,
+            dynamic_ncols=True,
+        )
         self._board = _tensorboard(run) if config.watch.tensorboard else None
         self._wandb = _wandb(run, config) if config.watch.wandb else None
         self._since = time.perf_counter()
@@ -143,5 +149,10 @@ def _wandb(run: Path, config: ExperimentConfig) -> Any:
     except ImportError:
         raise UserError("watch.wandb: missing; pip install 'flowbrush[log]'") from None
     return wandb.init(
-        project=config.watch.wandb, name=run.name, id=run.name, dir=run, resume="allow", config=to_json(config)
+        project=config.watch.wandb,
+        name=run.name,
+        id=run.name,
+        dir=run,
+        resume="allow",
+        config=to_json(config),
     )

@@ -48,7 +48,11 @@ def train(
     denoiser = build_denoiser(config, build_shapes(config, space, encoder), device)
     optimizer = build_optimizer(denoiser, settings)
     emas = {f"ema_{decay}": EMA(denoiser.backbone, decay) for decay in settings.ema}
-    learned = {"model": denoiser.backbone, "optimizer": optimizer, **emas}
+    learned: dict[str, checkpoint.Stateful] = {
+        "model": denoiser.backbone,
+        "optimizer": optimizer,
+        **emas,
+    }
     painter = TextToImage(config, denoiser, encoder, space, device)
     prompts = preview_prompts(config.watch.prompts, source)
     dtype = choose_dtype(settings.precision, device)
@@ -61,15 +65,19 @@ def train(
         if checkpoint.exists(folder):
             found = checkpoint.newest(folder, print)
             seen = checkpoint.load(found, "progress")["pictures"]
-            for name, part in learned.items():
-                part.load_state_dict(checkpoint.load(found, name, device))
+            for name, state in learned.items():
+                state.load_state_dict(checkpoint.load(found, name, device))
         if seen >= settings.pictures:
             print(f"{run}: already trained on {seen:,} pictures")
             return 0
 
         rejects = Rejects(run, len(source))
         ahead = batches(source, config.batch, settings.seed, seen, processes.rank, processes.world)
-        with closing(ahead) as loader, Journal(run, config, seen) as journal, Interruption() as stop:
+        with (
+            closing(ahead) as loader,
+            Journal(run, config, seen) as journal,
+            Interruption() as stop,
+        ):
             for batch in loader:
                 # Draw noise, times and dropped captions, each a function of the picture's place in the order.
                 rejects.add(batch)
@@ -82,7 +90,9 @@ def train(
                 else:
                     u = uniform(settings.seed, "times", batch.places)
                 t = config.flow.times.sample(u, data.shape[2] * data.shape[3]).to(device)
-                dropped = uniform(settings.seed, "captions", batch.places) < settings.caption_dropout
+                dropped = (
+                    uniform(settings.seed, "captions", batch.places) < settings.caption_dropout
+                )
                 given = encoder(batch.captions).to(device)
                 condition = given.replaced_where(dropped.to(device), null)
 
@@ -95,7 +105,7 @@ def train(
                             data[part],
                             noise[part],
                             t[part],
-                            condition.map(lambda field, part=part: field[part]),
+                            condition.rows(part),
                             config.flow.loss_space,
                         )
                     loss = losses.float().sum() / len(data)
@@ -124,7 +134,7 @@ def train(
                     journal.show("preview", sheet, seen)
                 if _is_time(config.watch.checkpoint, seen, b) or done or stop.asked:
                     journal.write(seen, lr)  # refuses what is not finite before it is saved
-                    states = {name: part.state_dict() for name, part in learned.items()}
+                    states = {name: state.state_dict() for name, state in learned.items()}
                     states |= {"progress": {"pictures": seen}, "config": to_json(config)}
                     checkpoint.save(folder, seen, states, config.watch.keep)
                     journal.draw()

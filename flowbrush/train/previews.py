@@ -30,4 +30,3 @@ def preview_prompts(chosen: tuple[str, ...], source: Source) -> list[str]:
         except UnreadablePicture:
             continue
     return list(dict.fromkeys(found))[:MOST_PROMPTS]
-

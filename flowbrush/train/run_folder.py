@@ -25,11 +25,15 @@ def opened(run: Path, config: ExperimentConfig, changeable: tuple[str, ...]) -> 
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(f"{run}: another process is training in it; wait for it, or choose --run") from None
+                raise UserError(
+                    f"{run}: another process is training in it; wait for it, or choose --run"
+                ) from None
             config_io.save(config, run / CONFIG_FILE)
             yield
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
-        raise UserError(f"{run}: cannot be written ({error.strerror}); choose another folder with --run") from None
+        raise UserError(
+            f"{run}: cannot be written ({error.strerror}); choose another folder with --run"
+        ) from None
 
 
 def _same_config(run: Path, config: ExperimentConfig, changeable: tuple[str, ...]) -> None:

@@ -35,15 +35,17 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int, scale: float, frequencies: int = 128) -> None:
         super().__init__()
         self.scale, self.frequencies = scale, frequencies
-        self.mlp = nn.Sequential(
-            nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width)
-        )
-        nn.init.normal_(self.mlp[0].weight, std=0.02)
-        nn.init.normal_(self.mlp[2].weight, std=0.02)
+        first, second = nn.Linear(2 * frequencies, width), nn.Linear(width, width)
+        for layer in (first, second):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+        self.mlp = nn.Sequential(first, nn.SiLU(), second)
 
     def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
         exponent = torch.arange(self.frequencies, dtype=torch.float32, device=t.device)
-        angles = self.scale * t.float()[:, None] * torch.exp(
-            -math.log(10000.0) / self.frequencies * exponent
+        angles = (
+            self.scale
+            * t.float()[:, None]
+            * torch.exp(-math.log(10000.0) / self.frequencies * exponent)
         )
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))
