@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,16 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(HELP)
         return 0
     try:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `flowbrush recipes | head` ends quietly
         if verb not in VERBS:
             raise UserError(f"'{verb}' is not a verb ({', '.join(VERBS)}){nearest(verb, VERBS)}")
         return VERBS[verb](rest)
     except UserError as error:
         print(f"flowbrush: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"flowbrush: {error.filename or verb}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        return 0
 
 
 # -- train
@@ -128,7 +131,7 @@ def sample(arguments: list[str]) -> int:
         raise UserError(f"--count {options.count}: it must be 1 or more")
     _check_writable(options.out)
 
-    from flowbrush.contact_sheet import contact_sheet, to_image
+    from flowbrush.contact_sheet import contact_sheet, save, to_image
     from flowbrush.text_to_image import TextToImage
 
     painter = TextToImage.load(run, options.weights, options.device)
@@ -138,13 +141,12 @@ def sample(arguments: list[str]) -> int:
     captions = [prompt for prompt in prompts for _ in range(options.count)]
     seeds = list(range(options.seed, options.seed + len(captions)))
     pictures = painter.generate(captions, sampling, seeds)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     columns = options.count if options.count > 1 else 8
-    contact_sheet(pictures, captions, columns).save(options.out)
+    save(contact_sheet(pictures, captions, columns), options.out)
     print(options.out)
     if options.separate:
         for i, picture in enumerate(pictures):
-            to_image(picture).save(options.out.with_stem(f"{options.out.stem}-{i}"))
+            save(to_image(picture), options.out.with_stem(f"{options.out.stem}-{i}"))
     return 0
 
 
@@ -168,6 +170,7 @@ class EvaluateOptions:
 def evaluate(arguments: list[str]) -> int:
     run, rest = _first(arguments, "evaluate RUN [options]", "a run's folder")
     options = _parse(EvaluateOptions, EvaluateOptions(), rest, "flowbrush evaluate RUN")
+    from flowbrush.contact_sheet import save
     from flowbrush.data import EmojiConfig
     from flowbrush.evaluate.right_first import paint_all, sheet, summary
     from flowbrush.text_to_image import TextToImage
@@ -180,7 +183,7 @@ def evaluate(arguments: list[str]) -> int:
     for line in summary(painted, trained_on):
         print(line)
     out = Path(run) / "painted.png"
-    sheet(painted).save(out)
+    save(sheet(painted), out)
     print(out)
     return 0
 

@@ -17,6 +17,17 @@ def to_image(picture: UInt8[Tensor, "3 H W"]) -> Image.Image:
     return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
 
 
+def save(image: Image.Image, path: Path) -> None:
+    """Write a picture so that the file is the whole picture or not there. Makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_stem(f".{path.stem}-aside")
+    try:
+        image.save(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def contact_sheet(
     pictures: UInt8[Tensor, "b 3 H W"], captions: Sequence[str], columns: int = 8, cell: int = 128
 ) -> Image.Image:

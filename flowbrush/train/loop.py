@@ -1,6 +1,6 @@
 """The training loop: noise, times, loss, step, averages; and once in a while a line, a preview, a checkpoint."""
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -53,6 +53,7 @@ def train(
         "optimizer": optimizer,
         **emas,
     }
+    painting = next(iter(emas.values()), None)  # the first average paints the previews
     painter = TextToImage(config, denoiser, encoder, space, device)
     prompts = preview_prompts(config.watch.prompts, source)
     dtype = choose_dtype(settings.precision, device)
@@ -90,9 +91,7 @@ def train(
                 else:
                     u = uniform(settings.seed, "times", batch.places)
                 t = config.flow.times.sample(u, data.shape[2] * data.shape[3]).to(device)
-                dropped = (
-                    uniform(settings.seed, "captions", batch.places) < settings.caption_dropout
-                )
+                dropped = uniform(settings.seed, "dropout", batch.places) < settings.caption_dropout
                 given = encoder(batch.captions).to(device)
                 condition = given.replaced_where(dropped.to(device), null)
 
@@ -129,7 +128,7 @@ def train(
                 if _is_time(config.watch.log, seen, b) or done or stop.asked:
                     journal.write(seen, lr)
                 if _is_time(config.watch.preview, seen, b) or done:
-                    with emas[f"ema_{settings.ema[0]}"].in_place():
+                    with painting.in_place() if painting else nullcontext():
                         sheet = preview(painter, prompts, run / "previews" / f"{seen:012d}.png")
                     journal.show("preview", sheet, seen)
                 if _is_time(config.watch.checkpoint, seen, b) or done or stop.asked:

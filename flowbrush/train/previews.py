@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from flowbrush.contact_sheet import contact_sheet
+from flowbrush.contact_sheet import contact_sheet, save
 from flowbrush.data.source import Source, UnreadablePicture
 from flowbrush.text_to_image import TextToImage
 
@@ -14,8 +14,7 @@ MOST_PROMPTS = 16
 def preview(painter: TextToImage, prompts: list[str], path: Path) -> Image.Image:
     """Paint one picture a prompt, always from the same noise, into a captioned PNG."""
     sheet = contact_sheet(painter.generate(prompts, seeds=[0] * len(prompts)), prompts)
-    path.parent.mkdir(exist_ok=True)
-    sheet.save(path)
+    save(sheet, path)
     return sheet
 
 
