@@ -38,7 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(HELP)
         return 0
     try:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `flowbrush recipes | head` ends quietly
         if verb not in VERBS:
             raise UserError(f"'{verb}' is not a verb ({', '.join(VERBS)}){nearest(verb, VERBS)}")
         return VERBS[verb](rest)
@@ -194,6 +193,7 @@ def evaluate(arguments: list[str]) -> int:
 def recipes(arguments: list[str]) -> int:
     from flowbrush.recipes import RECIPES
 
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `flowbrush recipes | head` ends quietly
     for name, build in RECIPES.items():
         print(f"{name:12} {(build.__doc__ or '').strip()}")
     return 0
