@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,7 @@ from flowbrush.errors import UserError
 MANIFEST = "manifest.json"
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """What a checkpoint can hold."""
 

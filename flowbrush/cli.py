@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -95,7 +94,7 @@ def train(arguments: list[str]) -> int:
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """How to paint. What is left out is the run's own choice."""
+    """What to paint. How to paint is the run's own choice where it is left out."""
 
     out: Path = Path("painted.png")
     """the picture; several prompts, or several pictures of one, make a captioned sheet"""
@@ -109,37 +108,36 @@ class SampleOptions:
     """ema (the first average), one of them by name such as ema_0.998, or model"""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps"""
-    steps: int | None = None
-    """steps of the solver"""
-    method: str | None = None
-    """euler, heun, midpoint, rk4, dopri5"""
-    scale: float | None = None
-    """of guidance; 1 = none"""
-    interval: tuple[float, float] | None = None
-    """times between which guidance acts, such as 0.1 0.8"""
 
 
 def sample(arguments: list[str]) -> int:
     run, rest = _first(arguments, 'sample RUN "PROMPT" ... [options]', "a run's folder")
-    split = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
+    split = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
     prompts, rest = rest[:split], rest[split:]
-    options = _parse(SampleOptions, SampleOptions(), rest, "flowbrush sample RUN PROMPT ...")
+    from flowbrush.contact_sheet import contact_sheet, save, to_image
+    from flowbrush.experiment import load_config
+    from flowbrush.flow.sampling import SamplingConfig
+    from flowbrush.text_to_image import TextToImage
+
+    @dataclass(frozen=True)
+    class Sample:
+        options: Annotated[SampleOptions, tyro.conf.arg(name="")]
+        sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")]
+
+    own = load_config(Path(run)).sampling
+    chosen = _parse(
+        Sample, Sample(SampleOptions(), own), rest, f"flowbrush sample {run} PROMPT ..."
+    )
+    options = chosen.options
     if not prompts:
         raise UserError('sample: no prompt; write flowbrush sample RUN "a fox"')
     if options.count < 1:
         raise UserError(f"--count {options.count}: it must be 1 or more")
     _check_writable(options.out)
-
-    from flowbrush.contact_sheet import contact_sheet, save, to_image
-    from flowbrush.text_to_image import TextToImage
-
     painter = TextToImage.load(run, options.weights, options.device)
-    wanted = {k: getattr(options, k) for k in ("steps", "method", "scale", "interval")}
-    given = {k: v for k, v in wanted.items() if v is not None}
-    sampling = replace(painter.config.sampling, **given)
     captions = [prompt for prompt in prompts for _ in range(options.count)]
     seeds = list(range(options.seed, options.seed + len(captions)))
-    pictures = painter.generate(captions, sampling, seeds)
+    pictures = painter.generate(captions, chosen.sampling, seeds)
     columns = options.count if options.count > 1 else 8
     save(contact_sheet(pictures, captions, columns), options.out)
     print(options.out)
@@ -223,7 +221,7 @@ def _parse(kind: type[Options], default: Options, arguments: list[str], program:
                 args=arguments,
                 default=default,
                 prog=program,
-                config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+                config=(tyro.conf.AvoidSubcommands,),
             )
     except SystemExit as end:
         if asked_help or not end.code:
@@ -232,9 +230,11 @@ def _parse(kind: type[Options], default: Options, arguments: list[str], program:
 
 
 def _in_one_line(boxed: str) -> str:
-    """tyro's message without its frame."""
-    lines = [re.sub(r"[│╭╮╰╯─]+", " ", line).strip() for line in boxed.splitlines()]
-    return " ".join(line for line in lines if line)
+    """tyro's message without its frame, its title and its pointer to the help."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in boxed.splitlines()]
+    _title, *inside = [line for line in lines if line.strip("-")]
+    words = " ".join(inside)
+    return words.split(" For full helptext")[0].replace(" Argument helptext:", "; it is")
 
 
 def _check_writable(path: Path) -> None:

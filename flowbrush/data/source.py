@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -33,6 +33,7 @@ class UnreadablePicture(Exception):
         return f"{self.name}: {self.reason}"
 
 
+@runtime_checkable
 class Source(Protocol):
     """Random access to examples. Raises UnreadablePicture from `[i]` for a broken one."""
 

@@ -74,8 +74,10 @@ def summary(painted: dict[str, Painted], trained_on: tuple[str, ...] | None) -> 
     lines = [f"right first of {count}: {figures(seen)}"] if seen else []
     if unseen:
         lines.append(f"right first, in languages never trained on: {figures(unseen)}")
-    ground = sum(one.ground_error for one in painted.values()) / len(painted)
-    return [*lines, f"white ground: mean error {ground:.2f} of 255"]
+    if seen:
+        ground = sum(painted[kind].ground_error for kind in seen) / len(seen)
+        lines.append(f"white ground: mean error {ground:.2f} of 255")
+    return lines
 
 
 def sheet(painted: dict[str, Painted], each: int = 8) -> Image.Image:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from flowbrush.errors import UserError
@@ -51,12 +51,12 @@ def resolution_shift(shift: float, positions: int, reference: int | None) -> flo
     return shift if reference is None else shift * math.sqrt(positions / reference)
 
 
-def stratify(offset: float, places: Float64[Tensor, " b"], b: int) -> Float64[Tensor, " b"]:
+def stratify(offset: float, places: Int[Tensor, " b"], b: int) -> Float64[Tensor, " b"]:
     """Uniform numbers that cover (0, 1) evenly: place i of a batch of `b` gets (offset + i / b) mod 1.
 
     Each is uniform on its own, since the offset is (Kingma et al. 2021, appendix I.1).
     """
-    return ((offset + places / b) % 1.0).clamp(1e-9, 1 - 1e-9)
+    return ((offset + places.double() / b) % 1.0).clamp(1e-9, 1 - 1e-9)
 
 
 def grid(steps: int, shift: float) -> list[float]:

@@ -1,6 +1,8 @@
 """Recipes: functions that return an ExperimentConfig. Choices, no code."""
 
+import runpy
 from collections.abc import Callable
+from pathlib import Path
 
 from flowbrush.errors import UserError, nearest
 from flowbrush.experiment import ExperimentConfig
@@ -19,9 +21,28 @@ RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
 
 
 def recipe(name: str) -> ExperimentConfig:
-    """The config of that name. Raises UserError, with the nearest name, where there is none."""
+    """The config of that name, or of a function in a file of one's own: `my_runs.py:night3`.
+
+    Raises UserError, with the nearest name, where there is none.
+    """
+    if ".py:" in name:
+        return _from_file(*name.rsplit(":", 1))
     if name not in RECIPES:
         raise UserError(
             f"'{name}' is neither a recipe ({', '.join(RECIPES)}) nor a run's folder{nearest(name, RECIPES)}"
         )
     return RECIPES[name]()
+
+
+def _from_file(path: str, function: str) -> ExperimentConfig:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    recipes = runpy.run_path(path)
+    if not callable(recipes.get(function)):
+        raise UserError(f"{path}: no function '{function}' in it{nearest(function, recipes)}")
+    config = recipes[function]()
+    if not isinstance(config, ExperimentConfig):
+        raise UserError(
+            f"{path}:{function} returned {type(config).__name__}, not an ExperimentConfig"
+        )
+    return config

@@ -24,8 +24,8 @@ def emoji() -> ExperimentConfig:
             depth=6, width=192, heads=6, patch=8, bottleneck=64, context_start=0, tokens_per_text=4
         ),
         flow=FlowConfig(prediction="data", times=TimesConfig(mean=-0.6, std=0.8)),
-        train=TrainConfig(pictures=80_000, lr=2e-3, warmup=6_400, schedule="linear", ema=(0.998,)),
-        sampling=SamplingConfig(method="heun", steps=12, scale=2.5, interval=(0.1, 0.8)),
+        train=TrainConfig(pictures=64_000, lr=2e-3, warmup=6_400, schedule="linear", ema=(0.998,)),
+        sampling=SamplingConfig(method="heun", steps=8, scale=2.5, interval=(0.1, 0.8)),
         watch=WatchConfig(
             prompts=(
                 "fox",

@@ -1,6 +1,6 @@
 """Where the flow lives: pictures in, what the network sees, pictures out."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from flowbrush.spaces.pixel import PixelConfig
 
 
+@runtime_checkable
 class Space(Protocol):
     """Pictures (b 3 H W, bytes) to and from the flow's own (b c h w) at unit scale."""
 

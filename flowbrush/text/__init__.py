@@ -1,6 +1,6 @@
 """Captions to conditions. Encoders are frozen and stay outside whatever is trained, averaged or saved."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from flowbrush.condition import Condition
 from flowbrush.shapes import ConditionShapes
@@ -9,6 +9,7 @@ from flowbrush.text.minilm import MiniLMConfig
 from flowbrush.text.sentence import SentenceConfig
 
 
+@runtime_checkable
 class TextEncoder(Protocol):
     """Captions -> a batch of conditions, on the CPU."""
 

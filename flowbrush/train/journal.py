@@ -105,7 +105,7 @@ class Journal:
         if self._board:
             self._board.close()
         if self._wandb:
-            self._wandb.finish(quiet=True)
+            self._wandb.finish()
 
 
 def _lines_until(path: Path, seen: int) -> list[dict[str, Any]]:

@@ -1,0 +1,256 @@
+"""What a user types, and what they are told when it is wrong: one line, exit status 2, nothing half-written."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from flowbrush.cli import VERBS, main
+from flowbrush.recipes import RECIPES
+
+TINY = str(Path(__file__).parent / "tiny.py")
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A trained run."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["train", f"{TINY}:tiny", "--run", str(folder)]) == 0
+    return str(folder)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that the arguments are refused with."""
+    before = sorted(Path().rglob("*"))
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("flowbrush: ")
+    assert said.count("\n") == 1, said
+    assert sorted(Path().rglob("*")) == before, "something was left behind"
+    return said
+
+
+def test_a_run_is_trained_sampled_and_measured(
+    run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", run, "a large red circle", "赤い丸", "--out", "new/a.png"]) == 0
+    assert Image.open("new/a.png").size[0] > 2 * 128
+    assert main(["evaluate", run, "--limit", "20"]) == 0
+    assert "right first of 20: English" in capsys.readouterr().out
+
+
+def test_several_pictures_of_a_prompt_are_written_one_by_one(run: str) -> None:
+    assert main(["sample", run, "a fox", "--count", "3", "--separate"]) == 0
+    assert {p.name for p in Path().glob("*.png")} == {"painted.png"} | {
+        f"painted-{i}.png" for i in range(3)
+    }
+    assert Image.open("painted-0.png").size == (16, 16)
+
+
+def test_the_seed_chooses_the_picture(run: str) -> None:
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        main(["sample", run, "a fox", "--seed", seed, "--out", f"{name}.png"])
+    a, b, c = (Path(f"{name}.png").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_a_run_is_extended_from_its_folder(run: str, tmp_path: Path) -> None:
+    assert main(["train", f"{TINY}:tiny", "--run", "short", "--train.schedule", "constant"]) == 0
+    assert main(["train", "short", "--train.pictures", "200"]) == 0
+    assert Path("short/checkpoints/000000000200").is_dir()
+
+
+def test_every_recipe_is_listed_with_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    listed = capsys.readouterr().out
+    for name, recipe in RECIPES.items():
+        assert f"{name} " in listed
+        assert recipe.__doc__ is not None
+        assert recipe.__doc__.splitlines()[0] in listed
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_in_the_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert f"flowbrush {verb}" in capsys.readouterr().out
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys; from flowbrush.cli import main; main(['--help']); print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.endswith("False\n")
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "flowbrush", "paint"], capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"flowbrush: 'paint' is not a verb")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["trian"], "did you mean 'train'?"),
+        (["train"], "a recipe's name or a run's folder is missing"),
+        (["train", "emojy"], "did you mean 'emoji'?"),
+        (["train", "mine.py:night3"], "mine.py: no such file"),
+        (["train", f"{TINY}:tiiny"], "did you mean 'tiny'?"),
+        (["train", "emoji", "--train.lrr", "3"], "Perhaps you meant: --train.lr"),
+        (["train", "emoji", "--train.lr", "fast"], "Error parsing --train.lr"),
+        (["train", "emoji", "--train.lr", "-1"], "must be above 0"),
+        (["train", "emoji", "--backbone.depth", "2.5"], "Error parsing --backbone.depth"),
+        (["train", "emoji", "--backbone.patch", "5"], "patch 5 does not divide"),
+        (["train", "emoji", "--backbone.heads", "7"], "must be a multiple of 4"),
+        (["train", "emoji", "--flow.prediction", "dat"], "Expected one of"),
+        (["train", "emoji", "--source.languages", "xx"], "'xx' is not one of"),
+        (["train", "emoji", "--device", "tpu9"], "--device tpu9: not usable here"),
+        (["train", "emoji", "--train.accumulate", "3"], "do not divide a batch of 64"),
+        (["train", "folder", "--source.path", "nowhere"], "nowhere: no such folder"),
+        (["train", "mnist", "--source.path", "."], "no train-images-idx3-ubyte"),
+        (["sample", "nowhere", "a fox"], "nowhere: not a run's folder"),
+        (["evaluate", "nowhere"], "nowhere: not a run's folder"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "no prompt"),
+        (["x" * 10_000], "10,000 characters, the most is 2,000"),
+        (["a", "--steps", "0"], "steps 0 must be 1 or more"),
+        (["a", "--method", "rk5"], "invalid choice 'rk5'"),
+        (["a", "--interval", "0.9", "0.1"], "two times"),
+        (["a", "--weights", "ema_0.7"], "no state 'ema_0.7'"),
+        (["a", "--out", "a.txt"], "end it in .png"),
+        (["a", "--count", "0"], "--count 0"),
+    ],
+)
+def test_a_mistake_in_sampling_is_told_in_one_line(
+    run: str, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told in refused(capsys, "sample", run, *arguments)
+
+
+def test_another_config_for_a_run_is_refused(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "train", f"{TINY}:tiny", "--run", run, "--train.lr", "0.5")
+    assert "begun with another config (train.lr was 0.001, is now 0.5)" in said
+
+
+def test_a_config_with_an_unknown_field_is_refused(
+    run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("run").mkdir()
+    text = (Path(run) / "config.json").read_text()
+    Path("run/config.json").write_text(text.replace('"lr"', '"learning_rate"'))
+    assert "unknown field 'learning_rate' of TrainConfig" in refused(capsys, "sample", "run", "a")
+
+
+def test_a_run_without_a_checkpoint_is_refused(
+    run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("run").mkdir()
+    Path("run/config.json").write_text((Path(run) / "config.json").read_text())
+    assert "no whole checkpoint" in refused(capsys, "sample", "run", "a fox")
+
+
+def pictures(count: int) -> None:
+    """`images/` and `captions/` with that many pictures."""
+    for name in ("mine/images", "mine/captions"):
+        Path(name).mkdir(parents=True)
+    for i in range(count):
+        Image.new("RGB", (20, 16), (5 * i, 0, 0)).save(f"mine/images/{i}.png")
+        Path(f"mine/captions/{i}.txt").write_text(f"shade {i} 赤", "utf-8")
+
+
+FOLDER = ["train", "folder", "--source.path", "mine", "--run", "run", "--size", "16"]
+SMALL = [
+    "--backbone.depth", "1", "--backbone.width", "16", "--backbone.heads", "2",
+    "--backbone.context-start", "0", "--batch.size", "8", "--train.pictures", "240",
+]  # fmt: skip
+
+
+def test_a_folder_of_ones_own_pictures_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    pictures(12)
+    Path("mine/images/3.png").write_bytes(b"no picture")
+    assert main([*FOLDER, *SMALL]) == 0
+    assert (
+        "1 broken pictures were skipped; run/rejected.jsonl lists them" in capsys.readouterr().out
+    )
+    assert main(["sample", "run", "shade 5 赤"]) == 0
+
+
+def spoil_picture() -> None:
+    for i in range(3):
+        path = Path(f"mine/images/{i}.png")
+        path.write_bytes(path.read_bytes()[:40])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda: Path("mine/captions/4.txt").unlink(), "mine/captions/4.txt: missing"),
+        (lambda: Path("mine/images/4.png").unlink(), "4.txt: a caption without its picture"),
+        (lambda: Path("mine/captions/4.txt").write_text(" \n"), "4.txt: empty"),
+        (lambda: Path("mine/captions/4.txt").write_bytes(b"\xff\xfe"), "4.txt: not UTF-8"),
+        (lambda: [p.unlink() for p in Path("mine/images").iterdir()], "no pictures in it"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(
+    spoil, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(12)
+    spoil()
+    assert told in refused(capsys, *FOLDER, *SMALL)
+
+
+def test_too_many_broken_pictures_stop_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    pictures(12)
+    spoil_picture()
+    assert main([*FOLDER, *SMALL]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "pictures are broken, more than a tenth" in said
+
+
+def test_a_full_disk_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import errno
+
+    from flowbrush import checkpoint
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    assert main(["train", f"{TINY}:tiny", "--run", "run"]) == 2
+    assert "no space left on the disk" in capsys.readouterr().err.splitlines()[-1]
+    assert list(Path("run/checkpoints").iterdir()) == []
+
+
+def test_an_unwritable_place_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").write_text("")
+    said = refused(capsys, "train", f"{TINY}:tiny", "--run", "file/run")
+    assert "choose another folder with --run" in said
+
+
+def test_progress_goes_to_the_error_stream(run: str) -> None:
+    """So that what a command prints can be piped."""
+    out = io.StringIO()
+    import contextlib
+
+    with contextlib.redirect_stdout(out):
+        main(["train", run])
+    assert out.getvalue() == f"{run}: already trained on 160 pictures\n"

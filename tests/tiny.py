@@ -1,0 +1,63 @@
+"""Experiments small enough for a test; `tiny.py:tiny` is a recipe for the command line as well."""
+
+from dataclasses import replace
+
+from flowbrush.backbones import DiTConfig, JiTConfig
+from flowbrush.data import ShapesWorldConfig
+from flowbrush.data.batches import BatchConfig
+from flowbrush.experiment import ExperimentConfig, TrainConfig, WatchConfig
+from flowbrush.flow.denoiser import FlowConfig
+from flowbrush.flow.sampling import SamplingConfig
+
+
+def tiny() -> ExperimentConfig:
+    """A JiT of 10,000 weights on 200 drawn scenes; two averages, dropout, accumulation."""
+    return ExperimentConfig(
+        name="tiny",
+        size=16,
+        source=ShapesWorldConfig(scenes=200),
+        batch=BatchConfig(size=8, flip=True),
+        backbone=JiTConfig(
+            depth=2, width=16, heads=2, patch=8, bottleneck=8, context_start=1, tokens_per_text=2
+        ),
+        flow=FlowConfig(prediction="data"),
+        train=TrainConfig(
+            pictures=160,
+            accumulate=2,
+            lr=1e-3,
+            warmup=32,
+            schedule="cosine",
+            ema=(0.9, 0.5),
+            precision="fp32",
+        ),
+        sampling=SamplingConfig(steps=2),
+        watch=WatchConfig(
+            log=16, checkpoint=40, preview=80, prompts=("a large red circle", "青い四角が三つ")
+        ),
+    )
+
+
+def longer() -> ExperimentConfig:
+    """Long enough to be killed in the middle: 250 steps, a checkpoint every 10."""
+    config = tiny()
+    return replace(
+        config,
+        train=replace(config.train, pictures=2_000),
+        watch=replace(config.watch, checkpoint=80, preview=2_000),
+    )
+
+
+def tiny_dit() -> ExperimentConfig:
+    """The same for labels."""
+    from flowbrush.data import IdxConfig
+    from flowbrush.text import LabelsConfig
+
+    return replace(
+        tiny(),
+        size=28,
+        source=IdxConfig(),
+        text=LabelsConfig(),
+        backbone=DiTConfig(depth=1, width=16, heads=2, patch=7),
+        flow=FlowConfig(prediction="velocity"),
+        watch=WatchConfig(prompts=("3", "7")),
+    )

@@ -1,0 +1,114 @@
+"""The journal, the rejects and the run's folder."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny
+
+from flowbrush.data.batches import Batch
+from flowbrush.data.source import UnreadablePicture
+from flowbrush.errors import UserError
+from flowbrush.train.journal import Journal
+from flowbrush.train.rejects import Rejects
+from flowbrush.train.run_folder import opened
+
+
+def batch(*broken: str) -> Batch:
+    errors = [UnreadablePicture(name, "truncated") for name in broken]
+    return Batch(torch.zeros(8, 3, 2, 2, dtype=torch.uint8), ["a"] * 8, list(range(8)), errors)
+
+
+def test_a_line_holds_the_means_since_the_line_before(tmp_path: Path) -> None:
+    with Journal(tmp_path, tiny(), seen=0) as journal:
+        for loss in (1.0, 3.0):
+            journal.add(torch.tensor(loss), torch.tensor(0.5))
+        journal.write(seen=16, lr=0.1)
+    line = json.loads((tmp_path / "journal.jsonl").read_text())
+    assert (line["pictures"], line["loss"], line["gradient_norm"], line["lr"]) == (
+        16,
+        2.0,
+        0.5,
+        0.1,
+    )
+
+
+def test_lines_after_the_checkpoint_and_half_lines_are_taken_out(tmp_path: Path) -> None:
+    kept = '{"pictures": 16, "loss": 1.0}\n'
+    (tmp_path / "journal.jsonl").write_text(kept + '{"pictures": 32, "loss": 1.0}\n{"pictu')
+    with Journal(tmp_path, tiny(), seen=16):
+        assert (tmp_path / "journal.jsonl").read_text() == kept
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "what"), [(float("nan"), 1.0, "loss"), (1.0, float("inf"), "gradient")]
+)
+def test_the_step_that_is_not_finite_is_named(
+    tmp_path: Path, loss: float, norm: float, what: str
+) -> None:
+    with Journal(tmp_path, tiny(), seen=0) as journal:
+        journal.add(torch.tensor(1.0), torch.tensor(1.0))
+        journal.add(torch.tensor(loss), torch.tensor(norm))
+        journal.add(torch.tensor(1.0), torch.tensor(1.0))
+        with pytest.raises(UserError, match=f"the {what} is not finite at step 2"):
+            journal.write(seen=24, lr=0.1)
+
+
+def test_tensorboard_gets_the_numbers_and_the_pictures(tmp_path: Path) -> None:
+    config = replace(tiny(), watch=replace(tiny().watch, tensorboard=True))
+    with Journal(tmp_path, config, seen=0) as journal:
+        journal.add(torch.tensor(1.0), torch.tensor(1.0))
+        journal.write(seen=8, lr=0.1)
+        journal.show("preview", Image.new("RGB", (4, 4)), 8)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert events.Scalars("loss")[0].value == 1.0
+    assert len(events.Images("preview")) == 1
+
+
+def test_wandb_runs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = replace(tiny(), watch=replace(tiny().watch, wandb="flowbrush"))
+    with Journal(tmp_path, config, seen=0) as journal:
+        journal.add(torch.tensor(1.0), torch.tensor(1.0))
+        journal.write(seen=8, lr=0.1)
+        journal.show("preview", Image.fromarray(np.zeros((4, 4, 3), np.uint8)), 8)
+    assert list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_broken_pictures_are_listed_once_each(tmp_path: Path) -> None:
+    rejects = Rejects(tmp_path, size=1_000)
+    rejects.add(batch("a.png", "b.png"))
+    rejects.add(batch("a.png"))
+    listed = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
+    assert [entry["picture"] for entry in listed] == ["a.png", "b.png"]
+    assert "2 broken pictures were skipped" in Rejects(tmp_path, size=1_000).summary()
+
+
+def test_more_than_a_tenth_broken_stops_the_run(tmp_path: Path) -> None:
+    rejects = Rejects(tmp_path, size=20)
+    rejects.add(batch("a.png", "b.png"))
+    with pytest.raises(UserError, match="3 of about 20 pictures are broken, more than a tenth"):
+        rejects.add(batch("c.png"))
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    with (
+        opened(tmp_path, tiny(), ()),
+        pytest.raises(UserError, match="another process is training in it"),
+        opened(tmp_path, tiny(), ()),
+    ):
+        pass
+
+
+def test_a_run_cannot_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    other = pytest.raises(UserError, match="choose another folder with --run")
+    with other, opened(tmp_path / "file", tiny(), ()):
+        pass
