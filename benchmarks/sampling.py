@@ -22,7 +22,7 @@ TURN = 40
 def plain(painter: TextToImage, caption: str, seed: int) -> torch.Tensor:
     """Heun's method by hand, guidance everywhere, the two passes apart, fp32."""
     config, cpu = painter.config.sampling, torch.device("cpu")
-    denoiser = Denoiser(painter._denoiser.backbone, "data", 0.0).eval()
+    denoiser = Denoiser(painter.denoiser.backbone, "data", 0.0).eval()
     x = normal([derive(seed, "picture", 0)], painter.space.shape(painter.config.size), cpu)
     given, null = painter.encoder([caption]), painter.encoder.null
 

@@ -33,20 +33,19 @@ def contact_sheet(
 ) -> Image.Image:
     """The pictures in rows, at `cell` pixels each (small ones enlarged without smoothing), captions below them."""
     font = _font(13)
-    gap, text = 8, 3 * 18
-    rows = -(-len(captions) // columns)
-    columns = min(columns, len(captions))
-    sheet = Image.new(
-        "RGB", (columns * (cell + gap) + gap, rows * (cell + gap + text) + gap), _GROUND
-    )
+    lines = [_wrapped(caption, font, cell) for caption in captions]
+    gap, text = 8, 18 * max(map(len, lines)) + 6
+    rows, columns = -(-len(captions) // columns), min(columns, len(captions))
+    size = columns * (cell + gap) + gap, rows * (cell + gap + text) + gap
+    sheet = Image.new("RGB", size, _GROUND)
     pen = ImageDraw.Draw(sheet)
-    for i, caption in enumerate(captions):
+    for i, picture in enumerate(pictures):
         x = gap + i % columns * (cell + gap)
         y = gap + i // columns * (cell + gap + text)
-        image = to_image(pictures[i])
+        image = to_image(picture)
         smooth = Image.Resampling.NEAREST if image.width <= cell else Image.Resampling.LANCZOS
         sheet.paste(image.resize((cell, cell), smooth), (x, y))
-        for j, line in enumerate(_wrapped(caption, font, cell)):
+        for j, line in enumerate(lines[i]):
             pen.text((x + cell / 2, y + cell + 2 + 18 * j), line, _INK, font, anchor="ma")
     return sheet
 

@@ -37,7 +37,7 @@ class TextToImage:
         device: torch.device,
     ) -> None:
         self.config, self.encoder, self.space, self.device = config, encoder, space, device
-        self._denoiser = denoiser
+        self.denoiser = denoiser
 
     @classmethod
     def load(
@@ -61,7 +61,7 @@ class TextToImage:
         denoiser.backbone.load_state_dict(checkpoint.load(found, weights, chosen))
         return cls(config, denoiser, encoder, space, chosen)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[str],
@@ -97,7 +97,7 @@ class TextToImage:
         null = self.encoder.null.to(self.device)
         # Data-prediction with a clean end needs no clamp: the last step ends at the prediction.
         clean = sampling.clean_end and flow.prediction == "data"
-        denoiser = Denoiser(self._denoiser.backbone, flow.prediction, 0.0 if clean else flow.t_eps)
+        denoiser = Denoiser(self.denoiser.backbone, flow.prediction, 0.0 if clean else flow.t_eps)
         field = Guided(denoiser.eval(), null, sampling.scale, sampling.interval)
         with autocast(choose_dtype(self.config.train.precision, self.device), self.device):
             x = transport(field, noise, condition, sampling)

@@ -140,7 +140,7 @@ class JiT(nn.Module):
             return tokens + positions[:, : tokens.shape[1]]
         return positions.expand(b, -1, -1)
 
-    def mask(self, condition: Condition, m: int, n: int) -> Bool[Tensor, "b 1 1 m+n"] | None:
+    def mask(self, condition: Condition, m: int, n: int) -> Bool[Tensor, "b 1 1 {m}+{n}"] | None:
         """True for the image and for real text tokens; None where all are real."""
         if self.text is None or condition.text_mask is None:
             return None

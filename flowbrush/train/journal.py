@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ class Journal:
         self._run, self._batch = run, config.batch.size
         self._pending: list[Tensor] = []
         self._lines = _lines_until(run / JOURNAL_FILE, seen)
+        patience = 0.2 if sys.stderr.isatty() else 10  # seconds between two looks of the bar
         self._bar = tqdm(
+            mininterval=patience,
             total=config.train.pictures,
             initial=seen,
             unit="pic",

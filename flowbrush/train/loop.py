@@ -16,7 +16,6 @@ from flowbrush.experiment import (
     with_classes,
 )
 from flowbrush.flow.loss import flow_loss
-from flowbrush.flow.times import stratify
 from flowbrush.processes import Processes, autocast, choose_dtype
 from flowbrush.randomness import derive, normal, uniform
 from flowbrush.text_to_image import TextToImage
@@ -85,12 +84,8 @@ def train(
                 data = space.normalize(space.compress(batch.pictures.to(device)))
                 keys = [derive(settings.seed, "noise", place) for place in batch.places]
                 noise = config.flow.noise_scale * normal(keys, data.shape[1:], device)
-                if config.flow.times.stratified:
-                    offset = float(uniform(settings.seed, "times", [seen])[0])
-                    u = stratify(offset, torch.tensor(batch.places) % b, b)
-                else:
-                    u = uniform(settings.seed, "times", batch.places)
-                t = config.flow.times.sample(u, data.shape[2] * data.shape[3]).to(device)
+                positions = data.shape[2] * data.shape[3]
+                t = config.flow.times.draw(settings.seed, batch.places, b, positions).to(device)
                 dropped = uniform(settings.seed, "dropout", batch.places) < settings.caption_dropout
                 given = encoder(batch.captions).to(device)
                 condition = given.replaced_where(dropped.to(device), null)

@@ -1,0 +1,63 @@
+"""The device and the precision that a process computes with."""
+
+import pytest
+import torch
+
+from flowbrush.errors import UserError
+from flowbrush.processes import Processes, autocast, choose_device, choose_dtype
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_the_first_process_is_the_main_one():
+    assert [Processes(CPU, rank, world=2).is_main for rank in range(2)] == [True, False]
+
+
+def test_the_mean_over_one_process_is_its_own_value():
+    assert Processes(CPU).mean(torch.tensor(3.5)) == 3.5
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"),
+    [(True, False, "cuda"), (True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_takes_cuda_else_mps_else_the_cpu(monkeypatch, cuda, mps, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device("auto") == torch.device(device)
+
+
+def test_a_device_can_be_chosen_by_name():
+    assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "banana", ""])
+def test_a_device_that_is_not_there_is_refused_in_one_line(name):
+    with pytest.raises(UserError, match=f"--device {name}: not usable here") as refusal:
+        choose_device(name)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("able", [True, False])
+@pytest.mark.parametrize(("wanted", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_a_precision_can_be_chosen_by_name_on_any_cpu(monkeypatch, wanted, dtype, able):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    assert choose_dtype(wanted, CPU) == dtype
+
+
+@pytest.mark.parametrize(("able", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_takes_bf16_on_a_cpu_that_computes_with_it(monkeypatch, able, dtype):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    assert choose_dtype("auto", CPU) == dtype
+
+
+@pytest.mark.parametrize(("able", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_takes_bf16_on_a_gpu_that_computes_with_it(monkeypatch, able, dtype):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: able)
+    assert choose_dtype("auto", CUDA) == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_computes_products_in_the_chosen_dtype(dtype):
+    with autocast(dtype, CPU):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
