@@ -8,6 +8,7 @@ crash, a full disk or a flipped bit costs the steps since the one before and not
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -42,14 +43,14 @@ def save(folder: Path, pictures: int, states: Mapping[str, Mapping[str, Any]], k
     """
     aside = folder / f".aside-{pictures:012d}"
     _clear_leftovers(folder)
-    aside.mkdir(parents=True)
     try:
+        aside.mkdir(parents=True)
         names = [_write(aside, name, state) for name, state in states.items()]
         manifest = {name: _sha256(aside / name) for name in names}
-        (aside / MANIFEST).write_text(json.dumps(manifest, indent=2))
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
         for name in [*names, MANIFEST]:
             _sync(aside / name)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         if _is_full(error):
             raise UserError(
@@ -60,8 +61,10 @@ def save(folder: Path, pictures: int, states: Mapping[str, Mapping[str, Any]], k
     shutil.rmtree(whole, ignore_errors=True)  # damaged, or this very step again
     aside.rename(whole)
     _sync(folder)
-    for old in _all(folder)[keep:]:
-        shutil.rmtree(old)
+    earlier = [found for found in _all(folder) if int(found.name) <= pictures]
+    for found in _all(folder):
+        if found not in earlier[:keep]:  # old, or later than this one and so damaged
+            shutil.rmtree(found)
     return whole
 
 
@@ -90,7 +93,7 @@ def load(checkpoint: Path, name: str, device: torch.device | str = "cpu") -> dic
     if (path := checkpoint / f"{name}.safetensors").exists():
         return load_file(path, device=str(device))
     if (path := checkpoint / f"{name}.json").exists():
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text("utf-8")))
     if (path := checkpoint / f"{name}.pt").exists():
         return dict(torch.load(path, map_location=device, weights_only=True))
     raise UserError(
@@ -100,7 +103,7 @@ def load(checkpoint: Path, name: str, device: torch.device | str = "cpu") -> dic
 
 def names(checkpoint: Path) -> list[str]:
     """The names of the states in a checkpoint."""
-    listed = json.loads((checkpoint / MANIFEST).read_text())
+    listed = json.loads((checkpoint / MANIFEST).read_text("utf-8"))
     return [name.rsplit(".", 1)[0] for name in listed]
 
 
@@ -120,9 +123,15 @@ def _write(aside: Path, name: str, state: Mapping[str, Any]) -> str:
         save_file({k: v.contiguous() for k, v in state.items()}, aside / f"{name}.safetensors")
         return f"{name}.safetensors"
     if _is_plain(state):
-        (aside / f"{name}.json").write_text(json.dumps(state, indent=2, ensure_ascii=False))
+        (aside / f"{name}.json").write_text(
+            json.dumps(state, indent=2, ensure_ascii=False), "utf-8"
+        )
         return f"{name}.json"
-    torch.save(dict(state), aside / f"{name}.pt")
+    encoded = (
+        io.BytesIO()
+    )  # torch.save into a full disk raises what cannot be told from other errors
+    torch.save(dict(state), encoded)
+    (aside / f"{name}.pt").write_bytes(encoded.getbuffer())
     return f"{name}.pt"
 
 
@@ -138,7 +147,9 @@ def _is_plain(value: Any) -> bool:
 def _damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text())
+        manifest = json.loads((checkpoint / MANIFEST).read_text("utf-8"))
+        if not manifest:
+            return "its manifest names no files"
         for name, digest in manifest.items():
             if _sha256(checkpoint / name) != digest:
                 return f"{name} is not as it was written"
@@ -162,6 +173,6 @@ def _sync(path: Path) -> None:
 
 
 def _is_full(error: Exception) -> bool:
-    text = str(error).lower()
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full or "no space left" in text or "os error 28" in text
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "no space left" in str(error).lower()  # safetensors has no number for it

@@ -86,7 +86,7 @@ def _read(kind: Any, data: Any, where: str) -> Any:
 def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
     by_name = {k.__name__: k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)}
     if isinstance(data, dict) and by_name:
-        name = data.get("kind", "")
+        name = str(data.get("kind", ""))
         if name not in by_name:
             raise UserError(
                 f"{where}.kind: {name!r} is not one of {', '.join(by_name)}{nearest(name, by_name)}"
@@ -101,6 +101,8 @@ def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
 def _read_dataclass(cls: type[Any], data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise UserError(f"{where}: {data!r} is not an object with the fields of {cls.__name__}")
+    if data.get("kind", cls.__name__) != cls.__name__:
+        raise UserError(f"{where}.kind: {data['kind']!r} is not {cls.__name__}")
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in dataclasses.fields(cls)}
     for name in data:

@@ -65,7 +65,7 @@ def _font(points: int) -> Font:
 def _wrapped(caption: str, font: Font, width: int) -> list[str]:
     """At most three lines; breaks between words, or anywhere in a script without spaces."""
     lines = [""]
-    for word in caption.replace(" ", " \0").split("\0"):
+    for word in " ".join(caption.split()).replace(" ", " \0").split("\0"):
         for piece in [word] if font.getlength(word) <= width else list(word):
             if font.getlength((lines[-1] + piece).strip()) <= width:
                 lines[-1] += piece

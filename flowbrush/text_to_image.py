@@ -61,7 +61,7 @@ class TextToImage:
         denoiser.backbone.load_state_dict(checkpoint.load(found, weights, chosen))
         return cls(config, denoiser, encoder, space, chosen)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def generate(
         self,
         prompts: Sequence[str],

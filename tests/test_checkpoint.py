@@ -121,8 +121,8 @@ def test_only_the_newest_are_kept(tmp_path, keep):
 
 
 def test_the_newest_is_the_one_with_the_most_pictures(tmp_path):
-    written = saved(tmp_path, 900, 1000, 64)
-    assert checkpoint.newest(tmp_path, refuse) == written[1]
+    written = saved(tmp_path, 64, 900, 1000)
+    assert checkpoint.newest(tmp_path, refuse) == written[2]
 
 
 def test_a_save_never_deletes_what_it_has_just_written(tmp_path):

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 
 from flowbrush.contact_sheet import contact_sheet, save, to_image
 
-CELL, GAP, TEXT = 128, 8, 54
+CELL, GAP, LINE = 128, 8, 18
+TEXT = LINE + 6  # the room below a picture where every caption is one line
 LONG = "a fox that jumps over the lazy dog and over the old fence and runs into the dark green wood"
 
 
@@ -55,6 +56,12 @@ def lines(monkeypatch) -> list[str]:
 def test_a_sheet_has_the_size_of_its_rows_and_columns(count, columns, across, down):
     sheet = contact_sheet(noise(count), ["x"] * count, columns)
     assert sheet.size == (across * (CELL + GAP) + GAP, down * (CELL + GAP + TEXT) + GAP)
+
+
+@pytest.mark.parametrize(("caption", "lines"), [("狐", 1), ("狐" * 15, 2), ("狐" * 25, 3)])
+def test_a_sheet_has_room_for_its_longest_caption(caption, lines):
+    sheet = contact_sheet(noise(2), ["x", caption], columns=1)
+    assert sheet.height == 2 * (CELL + GAP + TEXT + (lines - 1) * LINE) + GAP
 
 
 def test_small_pictures_are_enlarged_without_smoothing():

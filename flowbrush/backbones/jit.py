@@ -46,6 +46,11 @@ class JiTConfig:
         if shapes.height % self.patch or shapes.width % self.patch:
             size = f"{shapes.height} x {shapes.width}"
             raise UserError(f"backbone: patch {self.patch} does not divide pictures of {size}")
+        given = shapes.condition
+        if given.text_width is not None and (given.labels is not None or not given.text_tokens):
+            raise UserError(
+                "backbone: JiT takes labels or text, and text of a stated number of tokens"
+            )
         return JiT(self, shapes)
 
 

@@ -49,7 +49,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Placed:
-    """One example at its place, ready to be batched."""
+    """One example at its place, as it comes from a worker: without tensors, which would need its file handles."""
 
     picture: UInt8[np.ndarray, "H W 3"]
     caption: str
@@ -57,21 +57,37 @@ class _Placed:
     broken: list[UnreadablePicture]
 
 
+def _together(examples: list[_Placed]) -> Batch:
+    pictures = torch.from_numpy(np.stack([example.picture for example in examples]))
+    return Batch(
+        pictures.permute(0, 3, 1, 2).contiguous(),
+        [example.caption for example in examples],
+        [example.place for example in examples],
+        [error for example in examples for error in example.broken],
+    )
+
+
 def batches(
     source: Source, config: BatchConfig, seed: int, start: int, rank: int = 0, world: int = 1
 ) -> Generator[Batch, None, None]:
-    """This process's part of every batch from place `start` on, without end. Close the iterator when done."""
+    """This process's part of every batch from place `start` on, without end. Close the iterator when done.
+
+    Raises UserError where the processes do not divide the batch.
+    """
+    if config.size % world:
+        raise UserError(f"batch.size: {world} processes do not divide {config.size}")
     place = _Place(source, config.flip, seed)
     order = grain.MapDataset.range(len(source)).seed(seed % 2**32).shuffle().repeat()
     mine = order.map_with_index(place)[start + rank :: world]
-    batched = mine.batch(config.size // world, drop_remainder=True, batch_fn=_collate)
+    batched = mine.batch(config.size // world, drop_remainder=True, batch_fn=list)
     ahead = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
     loaded = batched.to_iter_dataset(ahead)
     if config.workers:
         loaded = loaded.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
     iterator = iter(loaded)
     try:
-        yield from iterator
+        for examples in iterator:
+            yield _together(examples)
     finally:
         iterator.close()
 
@@ -102,13 +118,3 @@ class _Place:
     def _caption(self, example: Example, place: int) -> str:
         captions = list(example.captions.values())
         return captions[int(float(uniform(self.seed, "caption", [place])) * len(captions))]
-
-
-def _collate(examples: list[_Placed]) -> Batch:
-    pictures = torch.from_numpy(np.stack([example.picture for example in examples]))
-    return Batch(
-        pictures.permute(0, 3, 1, 2).contiguous(),
-        [example.caption for example in examples],
-        [example.place for example in examples],
-        [error for example in examples for error in example.broken],
-    )

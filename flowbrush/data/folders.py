@@ -116,8 +116,10 @@ def _layout(root: Path) -> Layout:
         return "pairs"
     if any(True for _ in _files(str(root), (".txt",))):
         return "beside"
-    subfolders = any(entry.is_dir() for entry in os.scandir(root) if not entry.name.startswith("."))
-    return "classes" if subfolders else "beside"
+    subfolders = [entry.name for entry in os.scandir(root) if entry.is_dir()]
+    if subfolders == ["images"]:
+        raise UserError(f"{root / 'captions'}: missing beside images/; write the captions there")
+    return "classes" if any(not name.startswith(".") for name in subfolders) else "beside"
 
 
 def _files(root: str, endings: tuple[str, ...]) -> Iterator[str]:

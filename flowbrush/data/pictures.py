@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from flowbrush.data.source import UnreadablePicture
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-MOST_PIXELS = 200_000_000  # beyond it a picture is taken for a decompression bomb
+MOST_PIXELS = 100_000_000  # beyond it a picture is taken for a decompression bomb
 
 
 def decode(encoded: bytes, size: int, name: str) -> UInt8[np.ndarray, "size size 3"]:

@@ -1,6 +1,7 @@
 """Whether a prompt was followed, for a data set of one picture a concept: the share of painted pictures whose nearest
 real picture, in pixels, is the one that the prompt names."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +35,7 @@ def right_first(painted: UInt8[Tensor, "b 3 H W"], real: UInt8[Tensor, "b 3 H W"
 
 
 def ground_error(painted: UInt8[Tensor, "b 3 H W"], real: UInt8[Tensor, "b 3 H W"]) -> float:
-    """The mean distance from white, of 255, where the real picture is white."""
+    """The mean distance from white, of 255, where the real picture is white; nan if it is nowhere."""
     ground = (real >= WHITE).all(dim=1, keepdim=True).expand_as(real)
     return float((255 - painted.float())[ground].mean())
 
@@ -76,7 +77,8 @@ def summary(painted: dict[str, Painted], trained_on: tuple[str, ...] | None) -> 
         lines.append(f"right first, in languages never trained on: {figures(unseen)}")
     if seen:
         ground = sum(painted[kind].ground_error for kind in seen) / len(seen)
-        lines.append(f"white ground: mean error {ground:.2f} of 255")
+        if not math.isnan(ground):
+            lines.append(f"white ground: mean error {ground:.2f} of 255")
     return lines
 
 

@@ -66,7 +66,7 @@ def solve(
     """x at times[-1], from x at times[0].
 
     A fixed-step method steps from each time to the next; `dopri5` chooses its own steps within the tolerances.
-    Raises UserError for an unknown method.
+    The times rise. Raises UserError for an unknown method.
     """
     if method == "dopri5":
         return dopri5(slope, x, times[0], times[-1], rtol, atol)

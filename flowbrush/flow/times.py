@@ -43,7 +43,7 @@ class TimesConfig:
         return self.sample(stratify(offset, torch.tensor(places) % b, b), positions)
 
     def sample(self, u: Float64[Tensor, " b"], positions: int) -> Float[Tensor, " b"]:
-        """Times in (0, 1) from uniform numbers; `positions` = h * w of the flow's space."""
+        """Times in (0, 1], in fp32, from uniform numbers; `positions` = h * w of the flow's space."""
         t = u
         if self.distribution == "logit_normal":
             t = torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))

@@ -29,6 +29,7 @@ class Rotary(NamedTuple):
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # or a table from a preview could not be trained with
 def rotary_2d(
     h: int, w: int, head_width: int, still: int, device: torch.device, theta: float = 10000.0
 ) -> Rotary:

@@ -20,6 +20,7 @@ def unpatchify(tokens: Float[Tensor, "b n v"], patch: int, rows: int) -> Float[T
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # or a table from a preview could not be trained with
 def sincos_2d(h: int, w: int, width: int, device: torch.device) -> Float[Tensor, "n d"]:
     """Fixed positions of h * w tokens as in MAE: the column's half first, sines before cosines."""
     frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))

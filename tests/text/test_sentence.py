@@ -1,0 +1,62 @@
+"""One vector for a sentence and its translation."""
+
+import pytest
+import torch
+
+from flowbrush.shapes import ConditionShapes
+from flowbrush.text.cached import CachedEncoder
+from flowbrush.text.sentence import SentenceConfig
+
+
+@pytest.fixture(scope="module")
+def encoder() -> CachedEncoder:
+    return SentenceConfig().build()
+
+
+def cosine(encoder: CachedEncoder, first: str, second: str) -> float:
+    a, b = encoder([first, second]).pooled
+    return float(torch.cosine_similarity(a, b, dim=0))
+
+
+@pytest.mark.parametrize("caption", ["cat", "赤いリンゴ", "a red circle above a blue square", ""])
+def test_a_vector_has_unit_variance(encoder, caption):
+    assert float(encoder([caption]).pooled.norm()) == pytest.approx(512**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(("english", "japanese"), [("cat", "猫"), ("dog", "犬"), ("house", "家")])
+def test_a_word_is_near_its_translation(encoder, english, japanese):
+    assert cosine(encoder, english, japanese) > 0.8
+
+
+@pytest.mark.parametrize("cat", ["cat", "猫"])
+def test_a_word_is_far_from_another(encoder, cat):
+    assert cosine(encoder, cat, "truck") < 0.6
+
+
+def test_the_text_is_one_token_equal_to_the_pooled_vector(encoder):
+    condition = encoder(["cat", "a red apple"])
+    assert torch.equal(condition.text, condition.pooled[:, None])
+
+
+def test_captions_of_any_length_need_no_mask(encoder):
+    assert encoder(["cat", "a cat that sleeps on a warm roof"]).text_mask is None
+
+
+def test_null_is_the_empty_caption(encoder):
+    assert torch.equal(encoder.null.pooled, encoder([""]).pooled)
+
+
+def test_a_caption_has_the_same_bits_in_any_batch(encoder):
+    alone = SentenceConfig().build()(["fox"]).pooled[0]
+    assert torch.equal(SentenceConfig().build()(["cat", "fox"]).pooled[1], alone)
+
+
+def test_shapes_say_what_a_condition_holds(encoder):
+    assert encoder.shapes == ConditionShapes(text_width=512, text_tokens=1, pooled_width=512)
+    condition = encoder(["cat"])
+    assert (condition.text.shape, condition.pooled.shape) == ((1, 1, 512), (1, 512))
+
+
+def test_the_encoder_is_no_part_of_what_is_trained(encoder):
+    assert not isinstance(encoder, torch.nn.Module)
+    assert not encoder(["cat"]).pooled.requires_grad
