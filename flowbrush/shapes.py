@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from flowbrush.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionShapes:
@@ -21,3 +23,9 @@ class Shapes:
     height: int
     width: int
     condition: ConditionShapes = ConditionShapes()
+
+    def check_patch(self, patch: int) -> None:
+        """Raises UserError where patches of that size do not tile x_t."""
+        if self.height % patch or self.width % patch:
+            size = f"{self.height} x {self.width}"
+            raise UserError(f"backbone: patch {patch} does not divide pictures of {size}")

@@ -36,9 +36,7 @@ class DiTConfig:
 
     def build(self, shapes: Shapes) -> "DiT":
         """Raises UserError where the shapes do not fit."""
-        if shapes.height % self.patch or shapes.width % self.patch:
-            size = f"{shapes.height} x {shapes.width}"
-            raise UserError(f"backbone: patch {self.patch} does not divide pictures of {size}")
+        shapes.check_patch(self.patch)
         if shapes.condition.text_width is not None or shapes.condition.pooled_width is not None:
             raise UserError(
                 "backbone: DiT takes class labels, not text; use JiT, or --text of labels"

@@ -43,9 +43,7 @@ class JiTConfig:
 
     def build(self, shapes: Shapes) -> "JiT":
         """Raises UserError where the shapes do not fit."""
-        if shapes.height % self.patch or shapes.width % self.patch:
-            size = f"{shapes.height} x {shapes.width}"
-            raise UserError(f"backbone: patch {self.patch} does not divide pictures of {size}")
+        shapes.check_patch(self.patch)
         given = shapes.condition
         if given.text_width is not None and (given.labels is not None or not given.text_tokens):
             raise UserError(

@@ -19,11 +19,11 @@ def shapes() -> ExperimentConfig:
         batch=BatchConfig(size=64),
         text=SentenceConfig(),
         backbone=JiTConfig(
-            depth=6, width=192, heads=6, patch=4, bottleneck=48, context_start=0, tokens_per_text=4
+            depth=6, width=128, heads=4, patch=4, bottleneck=48, context_start=0, tokens_per_text=4
         ),
         flow=FlowConfig(prediction="data", times=TimesConfig(mean=-0.6, std=0.8)),
-        train=TrainConfig(pictures=100_000, lr=2e-3, warmup=6_400, schedule="linear", ema=(0.998,)),
-        sampling=SamplingConfig(method="heun", steps=12, scale=2.5, interval=(0.1, 0.8)),
+        train=TrainConfig(pictures=64_000, lr=2e-3, warmup=6_400, schedule="linear", ema=(0.998,)),
+        sampling=SamplingConfig(method="heun", steps=8, scale=2.5, interval=(0.1, 0.8)),
         watch=WatchConfig(
             prompts=(
                 "a large red circle",
