@@ -59,7 +59,7 @@ def train(
     if settings.compile:
         compile_blocks(denoiser, dtype, device)
 
-    with opened(run, config, changeable):
+    with opened(run, config, changeable, source.attribution):
         # Go on from the newest whole checkpoint.
         seen, folder = 0, run / CHECKPOINT_FOLDER
         if checkpoint.exists(folder):

@@ -9,11 +9,16 @@ from flowbrush import config_io
 from flowbrush.errors import UserError
 from flowbrush.experiment import CONFIG_FILE, ExperimentConfig, is_run, load_config
 
+ATTRIBUTION_FILE = "ATTRIBUTION.txt"
+
 
 @contextmanager
-def opened(run: Path, config: ExperimentConfig, changeable: tuple[str, ...]) -> Iterator[None]:
+def opened(
+    run: Path, config: ExperimentConfig, changeable: tuple[str, ...], attribution: str = ""
+) -> Iterator[None]:
     """The folder is there, holds this config, and no other process trains in it.
 
+    attribution: whom the pictures are due to; kept in the folder, since what the run paints owes it too.
     changeable: dotted names, or beginnings of them, of what may differ from the config that the run was begun with.
     Raises UserError where something else differs, or another process is at it.
     """
@@ -29,6 +34,8 @@ def opened(run: Path, config: ExperimentConfig, changeable: tuple[str, ...]) -> 
                     f"{run}: another process is training in it; wait for it, or choose --run"
                 ) from None
             config_io.save(config, run / CONFIG_FILE)
+            if attribution:
+                (run / ATTRIBUTION_FILE).write_text(attribution + "\n", "utf-8")
             yield
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         raise UserError(

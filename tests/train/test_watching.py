@@ -112,3 +112,8 @@ def test_a_run_cannot_be_a_file(tmp_path: Path) -> None:
     other = pytest.raises(UserError, match="choose another folder with --run")
     with other, opened(tmp_path / "file", tiny(), ()):
         pass
+
+
+def test_a_run_keeps_whom_its_pictures_are_due_to(tmp_path: Path) -> None:
+    with opened(tmp_path, tiny(), (), attribution="All by OpenMoji"):
+        assert (tmp_path / "ATTRIBUTION.txt").read_text() == "All by OpenMoji\n"
