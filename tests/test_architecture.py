@@ -13,7 +13,7 @@ FLOORS = [
     {"condition", "shapes", "randomness", "processes", "config_io"},
     {"flow", "backbones", "spaces", "text", "data", "checkpoint", "contact_sheet"},
     {"experiment"},
-    {"text_to_image", "recipes"},
+    {"text_to_image", "recipes", "interchange"},
     {"evaluate"},
     {"train"},
     {"cli"},

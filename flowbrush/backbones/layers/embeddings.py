@@ -31,7 +31,10 @@ def sincos_2d(h: int, w: int, width: int, device: torch.device) -> Float[Tensor,
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids of `scale * t`, then a small network. Wavelengths grow from 2 pi to 10,000 times that."""
+    """Sinusoids of `scale * t`, then a small network. Wavelengths grow from 2 pi to 10,000 times that.
+
+    A negative scale embeds the noise time instead, `-scale * (1 - t)`, for weights that grew up with noise at 1.
+    """
 
     def __init__(self, width: int, scale: float, frequencies: int = 128) -> None:
         super().__init__()
@@ -44,9 +47,6 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
         exponent = torch.arange(self.frequencies, dtype=torch.float32, device=t.device)
-        angles = (
-            self.scale
-            * t.float()[:, None]
-            * torch.exp(-math.log(10000.0) / self.frequencies * exponent)
-        )
+        seen = self.scale * (t.float() if self.scale > 0 else t.float() - 1)
+        angles = seen[:, None] * torch.exp(-math.log(10000.0) / self.frequencies * exponent)
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))

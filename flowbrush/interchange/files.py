@@ -1,0 +1,61 @@
+"""Weight files from elsewhere, read without running anything that is in them."""
+
+import argparse
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from flowbrush.errors import UserError
+
+INDEX_ENDING = ".safetensors.index.json"
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """What a file holds: `.safetensors`, the index of a sharded one, or a torch file (`.pt`, `.pth`, `.bin`).
+
+    A torch file may hold tensors, plain values and an argparse.Namespace, nested in any way.
+    Raises UserError where the file is missing, cut short, or wants to run code.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        if path.name.endswith(INDEX_ENDING):
+            return _read_shards(path)
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: {_refusal(error)}") from None
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: cut short or no weight file ({reason}); fetch it again") from None
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path}: holds a {type(loaded).__name__}, where weights by name belong")
+    return loaded
+
+
+def _read_shards(index: Path) -> dict[str, Any]:
+    names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    weights: dict[str, Any] = {}
+    for name in names:
+        if not (index.parent / name).is_file():
+            raise UserError(
+                f"{index.parent / name}: missing, though {index.name} lists it; fetch it"
+            )
+        weights |= load_file(index.parent / name)
+    return weights
+
+
+def _refusal(error: pickle.UnpicklingError) -> str:
+    text = str(error)
+    if "Unsupported global" in text or "Unsupported class" in text or "Unsupported operand" in text:
+        what = next((word for word in text.split() if word.startswith("GLOBAL")), "")
+        name = text.split("GLOBAL ")[1].split()[0] if "GLOBAL " in text else what
+        return f"wants to run code ({name}) when it is read; refused. Ask for it as .safetensors"
+    return "cut short or no weight file; fetch it again"
