@@ -1,6 +1,7 @@
 """The verbs that a user types. Each takes its own options; `flowbrush VERB --help` lists them."""
 
 import contextlib
+import errno
 import io
 import signal
 import sys
@@ -43,8 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"flowbrush: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # a full disk, a folder that may not be written
-        print(f"flowbrush: {error.filename or verb}: {error.strerror or error}", file=sys.stderr)
+    except OSError as error:
+        mend = "; free some, and run it again" if error.errno == errno.ENOSPC else ""
+        place = error.filename or verb
+        print(f"flowbrush: {place}: {error.strerror or error}{mend}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
