@@ -31,9 +31,7 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0  # of matrices; never of biases and norms
     warmup: int = 6_400  # pictures over which the learning rate rises from 0
-    schedule: Literal["constant", "linear", "cosine"] = (
-        "constant"  # after the warm-up; the others fall to 0
-    )
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up; to 0
     clip: float = 1.0  # largest norm of the gradient
     caption_dropout: float = 0.1  # share of captions replaced by the null one, for guidance
     ema: tuple[float, ...] = (0.999,)  # decays of the averages that are kept; the first one paints

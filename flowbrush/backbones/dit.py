@@ -24,9 +24,8 @@ class DiTConfig:
     heads: int = 6
     patch: int = 2
     mlp_ratio: float = 4.0
-    time_scale: float = (
-        1.0  # the time embedding sees time_scale * t: 1 for SiT, 10,000 for jax-flow
-    )
+    time_scale: float = 1.0  # the embedding sees time_scale * t: 1 for SiT, 10,000 for jax-flow
+    double_output: bool = False  # as published: twice the channels, the second half unused
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 4:
@@ -75,7 +74,9 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = Modulation(width, 2)
-        self.output = nn.Linear(width, shapes.channels * patch**2)
+        self.channels = shapes.channels
+        said = shapes.channels * (2 if config.double_output else 1)
+        self.output = nn.Linear(width, said * patch**2)
         xavier_linears(self)
         self.time = TimeEmbedding(width, config.time_scale)
         self.label = None if labels is None else nn.Embedding(labels + 1, width)
@@ -95,4 +96,5 @@ class DiT(nn.Module):
         for block in self.blocks:
             x = block(x, c)
         shift, scale = self.modulation(c)
-        return unpatchify(self.output(modulate(self.norm(x), shift, scale)), self.patch, rows)
+        x = self.output(modulate(self.norm(x), shift, scale))  # (b, n, p p c) or (b, n, p p 2c)
+        return unpatchify(x, self.patch, rows)[:, : self.channels]

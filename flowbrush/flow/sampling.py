@@ -20,14 +20,10 @@ class SamplingConfig:
 
     method: Literal["euler", "heun", "midpoint", "rk4", "dopri5"] = "heun"
     steps: int = 25
-    shift: float = (
-        1.0  # of the times that the solver visits; above 1 spends more steps near the noise
-    )
+    shift: float = 1.0  # of the solver's times; above 1 spends more steps near the noise
     scale: float = 2.5  # of guidance; 1 = none
     interval: tuple[float, float] = (0.0, 1.0)  # of times in which guidance acts
-    clean_end: bool = (
-        True  # False clamps data-prediction at the training's t_eps, as JiT's published numbers do
-    )
+    clean_end: bool = True  # False clamps data-prediction at t_eps to the end, as JiT publishes
     rtol: float = 1e-3  # dopri5 only
     atol: float = 1e-3
 
