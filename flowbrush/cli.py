@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import inspect
 import io
 import signal
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,7 +198,7 @@ def recipes(arguments: list[str]) -> int:
 
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `flowbrush recipes | head` ends quietly
     for name, build in RECIPES.items():
-        print(f"{name:12} {(build.__doc__ or '').strip()}")
+        print(f"{name}\n{textwrap.indent(inspect.getdoc(build) or '', '    ')}\n")
     return 0
 
 

@@ -72,7 +72,7 @@ def test_every_recipe_is_listed_with_its_docstring(capsys: pytest.CaptureFixture
     assert main(["recipes"]) == 0
     listed = capsys.readouterr().out
     for name, recipe in RECIPES.items():
-        assert f"{name} " in listed
+        assert f"{name}\n" in listed
         assert recipe.__doc__ is not None
         assert recipe.__doc__.splitlines()[0] in listed
 

@@ -127,10 +127,9 @@ def test_a_word_that_is_no_choice_is_refused_with_the_nearest_one():
 def test_an_unknown_kind_is_refused_with_the_nearest_one():
     with pytest.raises(UserError) as refusal:
         read(changed("backbone.kind", "JitConfig"))
-    assert str(refusal.value) == (
-        "config.json: backbone.kind: 'JitConfig' is not one of DiTConfig, JiTConfig; "
-        "did you mean 'JiTConfig'?"
-    )
+    told = str(refusal.value)
+    assert told.startswith("config.json: backbone.kind: 'JitConfig' is not one of DiTConfig, ")
+    assert told.endswith("; did you mean 'JiTConfig'?")
 
 
 @pytest.mark.parametrize("kind", [5, None, [], {}])

@@ -2,5 +2,7 @@
 
 from flowbrush.backbones.dit import DiTConfig
 from flowbrush.backbones.jit import JiTConfig
+from flowbrush.backbones.mmdit import MMDiTConfig
+from flowbrush.backbones.pixart import PixArtConfig
 
-BackboneConfig = DiTConfig | JiTConfig
+BackboneConfig = DiTConfig | JiTConfig | MMDiTConfig | PixArtConfig

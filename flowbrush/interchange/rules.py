@@ -86,6 +86,17 @@ def halves_swapped(ours: str, theirs: str) -> list[Rule]:
     return [Rule(f"{ours}.{part}", f"{theirs}.{part}", swap, swap) for part in ("weight", "bias")]
 
 
+def negated(ours: str, theirs: str) -> list[Rule]:
+    """A layer whose output has the other sign there; weight and bias."""
+
+    def negate(tensor: Tensor) -> tuple[Tensor, ...]:
+        return (-tensor,)
+
+    return [
+        Rule(f"{ours}.{part}", f"{theirs}.{part}", negate, negate) for part in ("weight", "bias")
+    ]
+
+
 def patch_convolution(ours: str, theirs: str, channels: int, patch: int) -> Rule:
     """A linear layer on flattened patches here, a strided convolution there; the weight alone."""
     return Rule(
@@ -108,7 +119,8 @@ def to_ours(
     _refuse(what, "missing", sorted(known - set(published)))
     _refuse(what, "extra", sorted(set(published) - known))
     for table in tables:
-        if not torch.equal(published[table.theirs].float(), table.value().float()):
+        found = published[table.theirs]
+        if not torch.equal(found, table.value().to(found.dtype)):
             raise UserError(f"{what}: {table.theirs} is not the fixed table that it should be")
     weights: Weights = {}
     for rule in spelt:

@@ -13,7 +13,12 @@ from flowbrush.text import SentenceConfig
 
 
 def emoji() -> ExperimentConfig:
-    """400 emoji at 32 px, painted from their names in English or Japanese: the demo."""
+    """400 emoji at 32 px, painted from their names in English or Japanese: the demo.
+
+    Source: OpenMoji 17 (CC BY-SA 4.0), Unicode's names; JiT's parts at a small size.
+    Cost: 3 to 5 minutes on two CPU cores (AVX512-BF16).
+    Result: the nearest real picture is the right one for 100 % of the English and 99.8 % of the Japanese names.
+    """
     return ExperimentConfig(
         name="emoji",
         size=32,
@@ -52,7 +57,10 @@ def emoji() -> ExperimentConfig:
 
 
 def emoji_all() -> ExperimentConfig:
-    """All 1,395 emoji of a single code point at 32 px."""
+    """All 1,395 emoji of a single code point at 32 px.
+
+    Source: as `emoji`. Cost: about 40 minutes on two CPU cores, estimated. Result: not measured.
+    """
     small = emoji()
     return replace(
         small,

@@ -78,3 +78,63 @@ class SelfAttention(nn.Module):
             q, k = rotate(q, rotary), rotate(k, rotary)
         out = scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, attn_mask=mask)
         return self.proj(rearrange(out, "b k n e -> b n (k e)"))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of one sequence to another of the same width."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.kv = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        context: Float[Tensor, "b m d"],
+        mask: Bool[Tensor, "b 1 1 m"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """mask: True where a token of the context may be attended to."""
+        q = rearrange(self.q(x), "b n (k e) -> b k n e", k=self.heads)
+        k, v = rearrange(self.kv(context), "b m (s k e) -> s b k m e", s=2, k=self.heads)
+        out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj(rearrange(out, "b k n e -> b n (k e)"))
+
+
+class Heads(NamedTuple):
+    """Queries, keys and values."""
+
+    q: Float[Tensor, "b k n e"]
+    k: Float[Tensor, "b k n e"]
+    v: Float[Tensor, "b k n e"]
+
+
+class ToHeads(nn.Module):
+    """Queries, keys and values of tokens, for an attention that takes them from several places.
+
+    qk_norm: called with the width of a head, the norm of queries and keys.
+    """
+
+    def __init__(
+        self, width: int, heads: int, qk_norm: Callable[[int], nn.Module] = nn.Identity
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm, self.k_norm = qk_norm(width // heads), qk_norm(width // heads)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Heads:
+        q, k, v = rearrange(self.qkv(x), "b n (s k e) -> s b k n e", s=3, k=self.heads)
+        return Heads(self.q_norm(q), self.k_norm(k), v)
+
+
+def attend(
+    q: Float[Tensor, "b k n e"],
+    k: Float[Tensor, "b k m e"],
+    v: Float[Tensor, "b k m e"],
+    mask: Bool[Tensor, "b 1 1 m"] | None = None,
+) -> Float[Tensor, "b n d"]:
+    """What each query finds, its heads side by side. mask: True where a token may be attended to."""
+    out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return rearrange(out, "b k n e -> b n (k e)")

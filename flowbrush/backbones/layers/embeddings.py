@@ -30,6 +30,23 @@ def sincos_2d(h: int, w: int, width: int, device: torch.device) -> Float[Tensor,
     return table.float().to(device)
 
 
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # or a table from a preview could not be trained with
+def sincos_2d_crop(
+    h: int, w: int, side: int, span: float, width: int, device: torch.device
+) -> Float[Tensor, "n d"]:
+    """As `sincos_2d`, for h * w tokens in the middle of `side` * `side` whose positions run from 0 to `span`."""
+    frequency = 1 / 10000.0 ** (torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+
+    def along(length: int) -> Tensor:
+        places = torch.arange(length, dtype=torch.float32) + (side - length) // 2
+        angles = (places / (side / span))[:, None] * frequency
+        return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+    table = torch.cat([along(w).repeat(h, 1), along(h).repeat_interleave(w, dim=0)], dim=1)
+    return table.to(device)
+
+
 class TimeEmbedding(nn.Module):
     """Sinusoids of `scale * t`, then a small network. Wavelengths grow from 2 pi to 10,000 times that.
 
