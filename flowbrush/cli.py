@@ -29,6 +29,7 @@ flowbrush: train text-to-image models from scratch, and paint with them.
   flowbrush train runs/emoji                 go on with a run, exactly where it stopped
   flowbrush sample runs/emoji "a fox" バナナ   paint prompts
   flowbrush evaluate runs/emoji              measure a run
+  flowbrush import jit FILE --to runs/jit    make a run of published weights
 
 flowbrush VERB --help lists a verb's options; flowbrush train RECIPE --help also every choice of the recipe."""
 
@@ -89,7 +90,7 @@ def train(arguments: list[str]) -> int:
     from flowbrush.processes import Processes, choose_device
     from flowbrush.train.loop import train as train_run
 
-    changeable = ("watch.", "train.pictures") if going_on else ("watch.",)
+    changeable = ("watch.", "train.pictures", "source.path") if going_on else ("watch.",)
     processes = Processes(choose_device(chosen.options.device))
     return train_run(chosen.config, run, processes, changeable)
 
@@ -190,6 +191,30 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
+# -- import
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Where the run goes."""
+
+    to: Path = Path("runs/imported")
+    """folder of the new run"""
+    classes: Path | None = None
+    """a data set of a folder a class, whose names the labels take in order; numbers if left out"""
+
+
+def import_weights(arguments: list[str]) -> int:
+    family, rest = _first(arguments, "import FAMILY FILE --to RUN", "a family, such as jit,")
+    file, rest = _first(rest, f"import {family} FILE --to RUN", "the file of weights")
+    options = _parse(ImportOptions, ImportOptions(), rest, f"flowbrush import {family} FILE")
+    from flowbrush.interchange.runs import import_run
+
+    import_run(family, Path(file), options.to, options.classes)
+    print(f"{options.to}: imported; paint with: flowbrush sample {options.to} ...")
+    return 0
+
+
 # -- recipes
 
 
@@ -202,7 +227,13 @@ def recipes(arguments: list[str]) -> int:
     return 0
 
 
-VERBS = {"train": train, "sample": sample, "evaluate": evaluate, "recipes": recipes}
+VERBS = {
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "recipes": recipes,
+    "import": import_weights,
+}
 
 
 def _first(arguments: list[str], usage: str, what: str) -> tuple[str, list[str]]:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,6 @@ def _read_shards(index: Path) -> dict[str, Any]:
 
 
 def _refusal(error: pickle.UnpicklingError) -> str:
-    text = str(error)
-    if "Unsupported global" in text or "Unsupported class" in text or "Unsupported operand" in text:
-        what = next((word for word in text.split() if word.startswith("GLOBAL")), "")
-        name = text.split("GLOBAL ")[1].split()[0] if "GLOBAL " in text else what
-        return f"wants to run code ({name}) when it is read; refused. Ask for it as .safetensors"
+    if code := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"wants to run code ({code[1]}) when it is read; refused. Ask for it as .safetensors"
     return "cut short or no weight file; fetch it again"

@@ -1,16 +1,32 @@
 """JiT in its authors' layout (Li & He 2025): keys under `net.`, averages beside the weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flowbrush.backbones.jit import JiTConfig
 from flowbrush.backbones.layers.embeddings import sincos_2d
+from flowbrush.data import FolderConfig
+from flowbrush.data.batches import BatchConfig
 from flowbrush.errors import UserError
-from flowbrush.interchange.rules import Rule, Table, pair, patch_convolution
+from flowbrush.experiment import ExperimentConfig, TrainConfig
+from flowbrush.flow.denoiser import FlowConfig
+from flowbrush.flow.sampling import SamplingConfig
+from flowbrush.flow.times import TimesConfig
+from flowbrush.interchange.rules import (
+    Rule,
+    Table,
+    Weights,
+    check_shapes,
+    pair,
+    patch_convolution,
+    to_ours,
+)
 from flowbrush.shapes import ConditionShapes, Shapes
+from flowbrush.text import LabelsConfig
 
 
 def rules(config: JiTConfig, shapes: Shapes) -> list[Rule | Table]:
@@ -93,6 +109,53 @@ def sizes(published: Mapping[str, Tensor], what: str) -> tuple[JiTConfig, Shapes
     )
     given = ConditionShapes(labels=labels)
     return config, Shapes(channels=channels, height=side, width=side, condition=given)
+
+
+def imported(
+    published: Mapping[str, Any], what: str, names: Callable[[int], tuple[str, ...]]
+) -> tuple[ExperimentConfig, dict[str, Weights]]:
+    """A published checkpoint, whole or bare weights, as an experiment and the states of its checkpoint.
+
+    The settings are the paper's for 256 and 512 px; a whole checkpoint has averages of decay 0.9999 and 0.9996.
+    """
+    parts = {"model": "model", "ema_0.9999": "model_ema1", "ema_0.9996": "model_ema2"}
+    bare = {
+        name: published.get(theirs, published.get("model", published))
+        for name, theirs in parts.items()
+    }
+    states = {
+        name: {k.removeprefix("net."): v for k, v in part.items()} for name, part in bare.items()
+    }
+    backbone, shapes = sizes(states["model"], what)
+    spelt = rules(backbone, shapes)
+    with torch.device("meta"):
+        expected = backbone.build(shapes).state_dict()
+    weights = {name: to_ours(spelt, backbone.depth, state, what) for name, state in states.items()}
+    for state in weights.values():
+        check_shapes(what, state, expected)
+    assert shapes.condition.labels is not None
+    config = ExperimentConfig(
+        name="jit",
+        size=shapes.height,
+        source=FolderConfig(layout="classes"),
+        batch=BatchConfig(size=1024, flip=True, workers=8),
+        text=LabelsConfig(names=names(shapes.condition.labels)),
+        backbone=backbone,
+        flow=FlowConfig(
+            prediction="data",
+            noise_scale=max(1.0, shapes.height / 256),
+            times=TimesConfig(mean=-0.8, std=0.8, stratified=False),
+        ),
+        train=TrainConfig(lr=2e-4, warmup=0, ema=(0.9999, 0.9996)),
+        sampling=SamplingConfig(method="heun", steps=50, scale=2.9, interval=(0.1, 1.0)),
+    )
+    return config, weights
+
+
+def flat_names(published: Mapping[str, Any]) -> list[str]:
+    """The names of the weights, whether they lie at the top or under `model`."""
+    inside = published.get("model", published)
+    return [str(name).removeprefix("net.") for name in inside]
 
 
 def _flat(kernel: Tensor) -> tuple[Tensor]:

@@ -65,7 +65,8 @@ def train(
         if checkpoint.exists(folder):
             found = checkpoint.newest(folder, print)
             seen = checkpoint.load(found, "progress")["pictures"]
-            for name, state in learned.items():
+            there = set(learned) & set(checkpoint.names(found))  # an imported run has no optimizer
+            for name, state in ((name, learned[name]) for name in sorted(there)):
                 state.load_state_dict(checkpoint.load(found, name, device))
         if seen >= settings.pictures:
             print(f"{run}: already trained on {seen:,} pictures")
