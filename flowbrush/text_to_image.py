@@ -78,12 +78,15 @@ class TextToImage:
         seeds = range(len(prompts)) if seeds is None else seeds
         if len(seeds) != len(prompts):
             raise UserError(f"seeds: {len(seeds)} for {len(prompts)} prompts; give one for each")
+        was_training = self.denoiser.training
+        self.denoiser.eval()
         painted = [
             self._paint(
                 list(prompts[i : i + batch]), seeds[i : i + batch], sampling or self.config.sampling
             )
             for i in range(0, len(prompts), batch)
         ]
+        self.denoiser.train(was_training)
         return torch.cat(painted)
 
     def _paint(
@@ -98,7 +101,7 @@ class TextToImage:
         # Data-prediction with a clean end needs no clamp: the last step ends at the prediction.
         clean = sampling.clean_end and flow.prediction == "data"
         denoiser = Denoiser(self.denoiser.backbone, flow.prediction, 0.0 if clean else flow.t_eps)
-        field = Guided(denoiser.eval(), null, sampling.scale, sampling.interval)
+        field = Guided(denoiser, null, sampling.scale, sampling.interval)
         with autocast(choose_dtype(self.config.train.precision, self.device), self.device):
             x = transport(field, noise, condition, sampling)
         return self.space.decode(x).cpu()

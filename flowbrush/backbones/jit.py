@@ -31,6 +31,7 @@ class JiTConfig:
     context_start: int = 4  # the block before which the tokens in context join
     label_tokens: int = 32  # how many tokens a class label becomes
     tokens_per_text: int = 1  # how many tokens each text token is widened to
+    dropout: float = 0.0  # in the middle half of the blocks; 0.2 in JiT-H
     time_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -55,11 +56,12 @@ class JiTConfig:
 class Block(nn.Module):
     """Attention and feed-forward, each between a modulated norm and a gate."""
 
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.norm1, self.norm2 = RMSNorm(width), RMSNorm(width)
         self.attention = SelfAttention(width, heads, qk_norm=RMSNorm)
-        self.feedforward = SwiGLU(width, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.feedforward = SwiGLU(width, hidden, dropout)
         self.modulation = Modulation(width, 6)
 
     def forward(
@@ -71,7 +73,7 @@ class Block(nn.Module):
     ) -> Float[Tensor, "b n d"]:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)
         attended = self.attention(modulate(self.norm1(x), shift1, scale1), rotary, mask)
-        x = x + gate1[:, None] * attended
+        x = x + gate1[:, None] * self.dropout(attended)
         return x + gate2[:, None] * self.feedforward(modulate(self.norm2(x), shift2, scale2))
 
 
@@ -86,7 +88,13 @@ class JiT(nn.Module):
         self.squeeze = nn.Linear(pixels, config.bottleneck, bias=False)
         self.patches = nn.Linear(config.bottleneck, width)
         hidden = int(width * config.mlp_ratio * 2 / 3)
-        blocks = [Block(width, config.heads, hidden) for _ in range(config.depth)]
+        quarter = config.depth // 4
+        blocks = [
+            Block(
+                width, config.heads, hidden, config.dropout if quarter <= i < 3 * quarter else 0.0
+            )
+            for i in range(config.depth)
+        ]
         self.blocks = nn.ModuleList(blocks)
         self.norm = RMSNorm(width)
         self.modulation = Modulation(width, 2)

@@ -8,6 +8,7 @@ from flowbrush.errors import UserError, nearest
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.recipes.emoji import emoji, emoji_all
 from flowbrush.recipes.folder import folder
+from flowbrush.recipes.jit import jit_b16, jit_b32, jit_h16, jit_h32, jit_l16, jit_l32
 from flowbrush.recipes.mnist import mnist
 from flowbrush.recipes.shapes import shapes
 
@@ -17,6 +18,12 @@ RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
     "shapes": shapes,
     "mnist": mnist,
     "folder": folder,
+    "jit-b16": jit_b16,
+    "jit-b32": jit_b32,
+    "jit-l16": jit_l16,
+    "jit-l32": jit_l32,
+    "jit-h16": jit_h16,
+    "jit-h32": jit_h32,
 }
 
 

@@ -92,6 +92,9 @@ def train(
                 condition = given.replaced_where(dropped.to(device), null)
 
                 # Evaluate the loss and its gradients, in parts.
+                torch.manual_seed(
+                    derive(settings.seed, "layers", seen)
+                )  # of dropout inside the network
                 total = torch.zeros((), device=device)
                 for part in torch.arange(len(data), device=device).chunk(settings.accumulate):
                     with autocast(dtype, device):

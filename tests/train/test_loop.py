@@ -69,9 +69,24 @@ def test_stopping_and_going_on_gives_the_same_bits_as_never_stopping(tmp_path: P
     assert learned(tmp_path / "parts") == learned(tmp_path / "whole")
 
 
+def test_dropout_inside_the_network_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    plain = replace(tiny(), backbone=replace(tiny().backbone, depth=4, dropout=0.5))
+    config = replace(plain, watch=replace(tiny().watch, preview=24))
+    train(until(config, 160), tmp_path / "whole", CPU)
+    train(until(config, 72), tmp_path / "parts", CPU)
+    train(until(config, 160), tmp_path / "parts", CPU, changeable=("train.pictures",))
+    train(
+        until(replace(plain, backbone=replace(plain.backbone, dropout=0.0)), 160),
+        tmp_path / "none",
+        CPU,
+    )
+    assert learned(tmp_path / "parts") == learned(tmp_path / "whole") != learned(tmp_path / "none")
+
+
 def test_previews_do_not_change_what_is_learned(tmp_path: Path) -> None:
-    often = replace(tiny(), watch=replace(tiny().watch, preview=8))
-    train(tiny(), tmp_path / "seldom", CPU)
+    dropping = replace(tiny(), backbone=replace(tiny().backbone, depth=4, dropout=0.5))
+    often = replace(dropping, watch=replace(tiny().watch, preview=8))
+    train(dropping, tmp_path / "seldom", CPU)
     train(often, tmp_path / "often", CPU)
     assert learned(tmp_path / "often") == learned(tmp_path / "seldom")
 

@@ -19,10 +19,11 @@ class GELUFeedForward(nn.Module):
 class SwiGLU(nn.Module):
     """Gated linear unit (Shazeer 2020): w3(silu(gate) * up), gate and up from one layer."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.w12, self.w3 = nn.Linear(width, 2 * hidden), nn.Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         gate, up = self.w12(x).chunk(2, dim=-1)
-        return self.w3(silu(gate) * up)
+        return self.w3(self.dropout(silu(gate) * up))

@@ -1,0 +1,38 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from flowbrush.errors import UserError
+from flowbrush.recipes import RECIPES, recipe
+from flowbrush.shapes import ConditionShapes, Shapes
+from flowbrush.text import LabelsConfig
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_network_is_built_on_the_meta_device(name: str) -> None:
+    config = recipe(name)
+    given = ConditionShapes(labels=1000)
+    if not isinstance(config.text, LabelsConfig):
+        given = ConditionShapes(text_width=512, text_tokens=1, pooled_width=512)
+    channels, height, width = config.space.build().shape(config.size)
+    shapes = Shapes(channels=channels, height=height, width=width, condition=given)
+    with torch.device("meta"):
+        network = config.backbone.build(shapes)
+    assert sum(weight.numel() for weight in network.parameters()) > 100_000
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_says_its_source_cost_and_result(name: str) -> None:
+    said = RECIPES[name].__doc__ or ""
+    assert all(word in said for word in ("Source:", "Cost:", "Result:"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_called_by_its_name(name: str) -> None:
+    assert recipe(name).name == name
+
+
+def test_the_batch_and_the_parts_that_it_is_computed_in_agree() -> None:
+    with pytest.raises(UserError, match="3 parts do not divide a batch of 64"):
+        replace(recipe("emoji"), train=replace(recipe("emoji").train, accumulate=3))
