@@ -50,7 +50,8 @@ def main() -> None:
                     break
         print(f"{files:,} files: listed and checked in {checked:.1f} s")
         print(
-            f"resident set: +{listed - before:.0f} MB for the list, +{peak - before:.0f} MB at most in an epoch"
+            f"resident set: +{listed - before:.0f} MB for the list, +{peak - before:.0f} MB at "
+            "most in an epoch"
         )
 
 

@@ -1,4 +1,5 @@
-"""Kill a training run with SIGKILL, go on, and compare every bit with a run that was left alone. Twenty times.
+"""Kill a training run with SIGKILL, go on, and compare every bit with a run that was left alone.
+Twenty times.
 
     .venv/bin/python benchmarks/resume.py [trials]
 
@@ -55,7 +56,8 @@ def writing(run: Path) -> bool:
 
 
 def kill_once(run: Path, while_writing: bool) -> tuple[int, bool]:
-    """Kill a fresh run at a random moment. Returns the pictures of its last checkpoint, and whether one was half-written."""
+    """Kill a fresh run at a random moment. Returns the pictures of its last checkpoint, and whether
+    one was half-written."""
     child = start(run)
     while not (run / "checkpoints").exists():
         time.sleep(0.01)
@@ -89,7 +91,8 @@ def main() -> None:
                 flush=True,
             )
     print(
-        f"{equal} of {trials} equal to the bit; {half} were killed while a checkpoint was being written"
+        f"{equal} of {trials} equal to the bit; {half} were killed while a checkpoint was being "
+        "written"
     )
     sys.exit(equal != trials)
 

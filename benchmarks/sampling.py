@@ -1,8 +1,10 @@
-"""The demo's pictures, painted as shipped and by the plain loop: two fp32 passes a step, one picture at a time.
+"""The demo's pictures, painted as shipped and by the plain loop: two fp32 passes a step, one
+picture at a time.
 
     .venv/bin/python benchmarks/sampling.py runs/emoji
 
-Both paint the same names from the same seeds, in turns of 40, so that a change of the machine's mood meets both.
+Both paint the same names from the same seeds, in turns of 40, so that a change of the machine's
+mood meets both.
 """
 
 import sys
@@ -62,7 +64,8 @@ def main() -> None:
     apart = (same - torch.cat(by_hand[:TURN]).float()).abs().mean()
     print(f"{len(names)} pictures: shipped {shipped_seconds:.1f} s, plain {plain_seconds:.1f} s")
     print(
-        f"ratio: {plain_seconds / shipped_seconds:.1f} (turns: {min(ratios):.1f} to {max(ratios):.1f})"
+        f"ratio: {plain_seconds / shipped_seconds:.1f} (turns: {min(ratios):.1f} to "
+        f"{max(ratios):.1f})"
     )
     print(f"same guidance everywhere: {apart:.2f} of 255 apart on average")
 

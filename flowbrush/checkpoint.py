@@ -1,9 +1,11 @@
 """Checkpoints: a dict of named states in a folder of its own, written aside and renamed when whole.
 
-    checkpoints/000085120/model.safetensors, ema_0.998.safetensors, optimizer.pt, progress.json, manifest.json
+    checkpoints/000085120/model.safetensors, ema_0.998.safetensors, optimizer.pt, progress.json,
+    manifest.json
 
-The manifest holds the SHA-256 of each file. A reader takes the newest folder that agrees with its manifest, so a
-crash, a full disk or a flipped bit costs the steps since the one before and nothing else.
+The manifest holds the SHA-256 of each file. A reader takes the newest folder that agrees with its
+manifest, so a crash, a full disk or a flipped bit costs the steps since the one before and nothing
+else.
 """
 
 import errno
@@ -54,7 +56,8 @@ def save(folder: Path, pictures: int, states: Mapping[str, Mapping[str, Any]], k
         shutil.rmtree(aside, ignore_errors=True)
         if _is_full(error):
             raise UserError(
-                f"{folder}: no space left on the disk; nothing was half-written. Free some, then go on from the last checkpoint"
+                f"{folder}: no space left on the disk; nothing was half-written. "
+                "Free some, then go on from the last checkpoint"
             ) from None
         raise
     whole = folder / f"{pictures:012d}"
@@ -79,7 +82,8 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path:
             return found
         say(f"{found}: damaged ({damage}); using the one before")
     raise UserError(
-        f"{folder}: no whole checkpoint in it; train the run first, or delete the folder to start anew"
+        f"{folder}: no whole checkpoint in it; train the run first, or delete the folder to "
+        "start anew"
     )
 
 
@@ -89,7 +93,8 @@ def exists(folder: Path) -> bool:
 
 
 def load(checkpoint: Path, name: str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state of that name, as it was given to `save`. Nothing is unpickled but tensors and plain values."""
+    """The state of that name, as it was given to `save`. Nothing is unpickled but tensors and plain
+    values."""
     if (path := checkpoint / f"{name}.safetensors").exists():
         return load_file(path, device=str(device))
     if (path := checkpoint / f"{name}.json").exists():
@@ -164,7 +169,8 @@ def _sha256(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Wait until the file or folder is on the disk, so that a power cut cannot reorder it after the rename."""
+    """Wait until the file or folder is on the disk, so that a power cut cannot reorder it after the
+    rename."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -31,11 +31,13 @@ flowbrush: train text-to-image models from scratch, and paint with them.
   flowbrush evaluate runs/emoji              measure a run
   flowbrush import jit FILE --to runs/jit    make a run of published weights
 
-flowbrush VERB --help lists a verb's options; flowbrush train RECIPE --help also every choice of the recipe."""
+flowbrush VERB --help lists a verb's options; flowbrush train RECIPE --help every choice of the
+recipe as well."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit status: 0, 2 for a user's mistake, 128 + n when signal n stopped it."""
+    """Run one verb. Returns the exit status: 0, 2 for a user's mistake, 128 + n when signal n
+    stopped it."""
     verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in ("--help", "-h", "help"):
         print(HELP)

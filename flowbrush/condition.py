@@ -1,4 +1,4 @@
-"""What a picture is conditioned on: a class label, text tokens, a pooled text vector, or several of them."""
+"""What a picture is conditioned on: a label, text tokens, a pooled text vector, or several."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -36,7 +36,7 @@ class Condition:
         return self.map(lambda part: part.expand(b, *part.shape[1:]))
 
     def replaced_where(self, dropped: Bool[Tensor, " b"], null: "Condition") -> "Condition":
-        """The null condition (a batch of one) in the rows that are `dropped`: guidance dropout, once for all."""
+        """The null condition (a batch of one) in the `dropped` rows: dropout for guidance."""
         own, other = _alike(self, null.expanded(len(dropped)))
 
         def choose(name: str) -> Tensor | None:

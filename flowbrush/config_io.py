@@ -1,5 +1,5 @@
-"""Frozen dataclasses to JSON and back. Each object carries its class name as `kind`; a field that its class
-does not have, or a value of the wrong type, is refused with its path."""
+"""Frozen dataclasses to JSON and back. Each object carries its class name as `kind`; a field that
+its class does not have, or a value of the wrong type, is refused with its path."""
 
 import dataclasses
 import json

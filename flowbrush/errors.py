@@ -1,4 +1,5 @@
-"""The one kind of error that is the user's to mend; the command line prints it without a traceback."""
+"""The one kind of error that is the user's to mend; the command line prints it without a
+traceback."""
 
 import difflib
 from collections.abc import Iterable

@@ -83,7 +83,8 @@ class ExperimentConfig:
             raise UserError(f"size: {self.size} pixels; it must be 1 or more")
         if self.batch.size % self.train.accumulate:
             raise UserError(
-                f"train.accumulate: {self.train.accumulate} parts do not divide a batch of {self.batch.size}"
+                f"train.accumulate: {self.train.accumulate} parts do not divide a batch of "
+                f"{self.batch.size}"
             )
 
 
@@ -95,7 +96,8 @@ def is_run(folder: Path) -> bool:
 
 
 def load_config(run: Path) -> ExperimentConfig:
-    """The config of a run. Raises UserError where the folder is no run, or its config does not fit."""
+    """The config of a run. Raises UserError where the folder is no run, or its config does not
+    fit."""
     if not is_run(run):
         raise UserError(
             f"{run}: not a run's folder, there is no {CONFIG_FILE} in it; train one first"

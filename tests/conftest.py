@@ -11,7 +11,7 @@ torch.set_num_threads(1)  # two threads on a busy machine ran up to 20 times slo
 with install_import_hook("flowbrush", "beartype.beartype"):
     import flowbrush
 
-    # All at once: the hook rewrites syntax trees, which CPython 3.11 cannot do in two threads at a time.
+    # All at once: the hook rewrites syntax trees, which CPython 3.11 cannot do in two threads.
     for module in pkgutil.walk_packages(flowbrush.__path__, "flowbrush."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

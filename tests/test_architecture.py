@@ -1,4 +1,5 @@
-"""The house keeps its floors: a part imports from its own folder and from lower floors only, and files stay short."""
+"""The house keeps its floors: a part imports from its own folder and from lower floors only, and
+files stay short."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
-"""A checkpoint is whole or it is not there; a crash, a full disk or a flipped bit costs the one and no more."""
+"""A checkpoint is whole or it is not there; a crash, a full disk or a flipped bit costs the one and
+no more."""
 
 import errno
 import hashlib
@@ -29,7 +30,8 @@ PLAIN = {
 
 
 def states(pictures: int) -> dict[str, dict[str, Any]]:
-    """A model, its optimizer after one step, and the progress; each differs from one `pictures` to another."""
+    """A model, its optimizer after one step, and the progress; each differs from one `pictures` to
+    another."""
     model = nn.Linear(3, 2)
     nn.init.constant_(model.weight, 1 / pictures)
     optimizer = torch.optim.AdamW(model.parameters())

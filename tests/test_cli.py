@@ -1,4 +1,5 @@
-"""What a user types, and what they are told when it is wrong: one line, exit status 2, nothing half-written."""
+"""What a user types, and what they are told when it is wrong: one line, exit status 2, nothing
+half-written."""
 
 import io
 import subprocess
@@ -84,7 +85,7 @@ def test_every_verb_is_in_the_help(verb: str, capsys: pytest.CaptureFixture[str]
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys; from flowbrush.cli import main; main(['--help']); print('torch' in sys.modules)"
+    code = "import sys, flowbrush.cli as c; c.main(['--help']); print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.endswith("False\n")
 

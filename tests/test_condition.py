@@ -1,4 +1,5 @@
-"""Conditions are chosen, repeated, dropped and joined row by row; what does not fit is padded and masked."""
+"""Conditions are chosen, repeated, dropped and joined row by row; what does not fit is padded and
+masked."""
 
 import torch
 from hypothesis import given, settings

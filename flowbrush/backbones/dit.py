@@ -1,4 +1,5 @@
-"""DiT: Scalable Diffusion Models with Transformers (Peebles & Xie 2023). adaLN-Zero, fixed positions, class label."""
+"""DiT: Scalable Diffusion Models with Transformers (Peebles & Xie 2023). adaLN-Zero, fixed
+positions, class label."""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,6 @@
-"""JiT: Back to Basics: Let Denoising Generative Models Denoise (Li & He 2025). Pixels, large patches through a
-bottleneck, RoPE, QK-RMSNorm, SwiGLU, and the condition as tokens in context from a given block on."""
+"""JiT: Back to Basics: Let Denoising Generative Models Denoise (Li & He 2025). Pixels, large
+patches through a bottleneck, RoPE, QK-RMSNorm, SwiGLU, and the condition as tokens in context from
+a given block on."""
 
 from dataclasses import dataclass
 
@@ -140,7 +141,8 @@ class JiT(nn.Module):
         )
 
     def context(self, condition: Condition, b: int) -> Float[Tensor, "b m d"]:
-        """The tokens in context: the label repeated, or the text widened, each with its own position."""
+        """The tokens in context: the label repeated, or the text widened, each with its own
+        position."""
         positions = self.context_positions
         if self.label is not None:
             return self.label(condition.label)[:, None] + positions

@@ -1,6 +1,7 @@
-"""MMDiT: Scaling Rectified Flow Transformers for High-Resolution Image Synthesis (Esser et al. 2024; Stable Diffusion 3).
-Image and text each with weights of their own, one attention over both; time and pooled text in adaLN-Zero. Stable
-Diffusion 3.5 adds QK-RMSNorm and, in its first blocks, a second attention of the image alone (MMDiT-X)."""
+"""MMDiT: Scaling Rectified Flow Transformers for High-Resolution Image Synthesis (Esser et al.
+2024; Stable Diffusion 3). Image and text each with weights of their own, one attention over both;
+time and pooled text in adaLN-Zero. Stable Diffusion 3.5 adds QK-RMSNorm and, in its first blocks, a
+second attention of the image alone (MMDiT-X)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -46,7 +47,8 @@ class MMDiTConfig:
             )
         if not 0 <= self.dual_attention_blocks < self.depth:
             raise UserError(
-                f"backbone: dual_attention_blocks {self.dual_attention_blocks} must be in 0..depth-1"
+                f"backbone: dual_attention_blocks {self.dual_attention_blocks} must be in "
+                "0..depth-1"
             )
 
     def build(self, shapes: Shapes) -> "MMDiT":
@@ -68,7 +70,8 @@ class Tokens(NamedTuple):
 
 
 class Stream(nn.Module):
-    """What one kind of token does by itself in a block, before and after the attention where both meet."""
+    """What one kind of token does by itself in a block, before and after the attention where both
+    meet."""
 
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__()
@@ -147,7 +150,8 @@ class DualBlock(nn.Module):
 
 
 class LastBlock(nn.Module):
-    """A block that reads the text but leaves it as it is: nothing comes after that would read it again."""
+    """A block that reads the text but leaves it as it is: nothing comes after that would read it
+    again."""
 
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__()

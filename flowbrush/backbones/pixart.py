@@ -1,5 +1,5 @@
-"""PixArt-alpha and -sigma (Chen et al. 2023, 2024): a DiT that attends to a text, with one modulation for all blocks
-(adaLN-single)."""
+"""PixArt-alpha and -sigma (Chen et al. 2023, 2024): a DiT that attends to a text, with one
+modulation for all blocks (adaLN-single)."""
 
 import math
 from dataclasses import dataclass
@@ -52,7 +52,8 @@ class PixArtConfig:
 
 
 class Block(nn.Module):
-    """Self-attention and feed-forward, each between a modulated norm and a gate; the text between them, as it is."""
+    """Self-attention and feed-forward, each between a modulated norm and a gate; the text between
+    them, as it is."""
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -123,7 +124,8 @@ class PixArt(nn.Module):
 
 
 class SizeEmbedding(nn.Module):
-    """The size in pixels and the aspect ratio of pictures, as a vector: thirds for height, width, height / width."""
+    """The size in pixels and the aspect ratio of pictures, as a vector: thirds for height, width,
+    height / width."""
 
     def __init__(self, width: int, pixels_per_position: int) -> None:
         super().__init__()
@@ -142,7 +144,8 @@ class SizeEmbedding(nn.Module):
 def sincos_spanned(
     rows: int, columns: int, span: float, width: int, device: torch.device
 ) -> Float[Tensor, "n d"]:
-    """`sincos_2d` with the positions of either axis from 0 to `span`, so that a larger picture has closer ones."""
+    """`sincos_2d` with the positions of either axis from 0 to `span`, so that a larger picture has
+    closer ones."""
     frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     down, along = (torch.arange(n, dtype=torch.float64) * span / n for n in (rows, columns))
     row = down.repeat_interleave(columns)[:, None] * frequency

@@ -1,8 +1,8 @@
 """Batches out of a source in a global order, through Grain.
 
-Place p of the order is a pure function of (seed, p): which example, which of its captions, whether it is flipped.
-A run that goes on from p pictures seen therefore starts at place p, and there is no loader state to save; the
-processes of a run take every world-th place.
+Place p of the order is a pure function of (seed, p): which example, which of its captions, whether
+it is flipped. A run that goes on from p pictures seen therefore starts at place p, and there is no
+loader state to save; the processes of a run take every world-th place.
 """
 
 import logging
@@ -39,7 +39,7 @@ class BatchConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """places: of each picture in the global order. broken: pictures that were skipped on the way to these."""
+    """places: of each picture in the global order. broken: those skipped on the way to these."""
 
     pictures: UInt8[Tensor, "b 3 H W"]
     captions: list[str]
@@ -49,7 +49,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Placed:
-    """One example at its place, as it comes from a worker: without tensors, which would need its file handles."""
+    """One example at its place, as it comes from a worker: without tensors, which would need its
+    file handles."""
 
     picture: UInt8[np.ndarray, "H W 3"]
     caption: str
@@ -70,7 +71,8 @@ def _together(examples: list[_Placed]) -> Batch:
 def batches(
     source: Source, config: BatchConfig, seed: int, start: int, rank: int = 0, world: int = 1
 ) -> Generator[Batch, None, None]:
-    """This process's part of every batch from place `start` on, without end. Close the iterator when done.
+    """This process's part of every batch from place `start` on, without end. Close the iterator
+    when done.
 
     Raises UserError where the processes do not divide the batch.
     """
@@ -94,7 +96,8 @@ def batches(
 
 @dataclass(frozen=True)
 class _Place:
-    """Called with a place and the example that the order put there. A broken picture's place goes to another."""
+    """Called with a place and the example that the order put there. A broken picture's place goes
+    to another."""
 
     source: Source
     flip: bool

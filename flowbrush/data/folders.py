@@ -1,7 +1,8 @@
-"""One's own pictures in a folder: `images/` beside `captions/`, pictures beside `NAME.txt`, or a folder a class.
+"""One's own pictures in a folder: `images/` beside `captions/`, pictures beside `NAME.txt`, or a
+folder a class.
 
-Captions are one line of UTF-8 each. Names and captions are checked at the start; pictures are read when they are
-asked for, so memory holds the list of names and nothing else.
+Captions are one line of UTF-8 each. Names and captions are checked at the start; pictures are read
+when they are asked for, so memory holds the list of names and nothing else.
 """
 
 import os
@@ -19,14 +20,15 @@ Layout = Literal["auto", "pairs", "beside", "classes"]
 
 @dataclass(frozen=True, kw_only=True)
 class FolderConfig:
-    """Where the pictures are. Layouts: `pairs` = images/ and captions/, `beside` = NAME.jpg and NAME.txt, `classes` =
-    a folder a class, whose name is the caption; `auto` looks."""
+    """Where the pictures are. Layouts: `pairs` = images/ and captions/, `beside` = NAME.jpg and
+    NAME.txt, `classes` = a folder a class, whose name is the caption; `auto` looks."""
 
     path: Path = Path("pictures")
     layout: Layout = "auto"
 
     def build(self, size: int) -> "Folder":
-        """Raises UserError for an empty folder, a missing partner, or an empty or unreadable caption."""
+        """Raises UserError for an empty folder, a missing partner, or an empty or unreadable
+        caption."""
         return Folder(self, size)
 
 
@@ -89,7 +91,8 @@ class Folder:
             caption = path.read_text("utf-8-sig").strip()
         except FileNotFoundError:
             raise UserError(
-                f"{path}: missing, the caption of {self.pictures / name}; write it, or move the picture away"
+                f"{path}: missing, the caption of {self.pictures / name}; write it, or move the "
+                "picture away"
             ) from None
         except UnicodeDecodeError:
             raise UserError(f"{path}: not UTF-8; save it again as UTF-8") from None
@@ -105,7 +108,8 @@ class Folder:
         for name in _files(str(folder), (".txt",)):
             if os.path.splitext(name)[0] not in stems:
                 raise UserError(
-                    f"{folder / name}: a caption without its picture in {self.pictures}; add it, or move the caption away"
+                    f"{folder / name}: a caption without its picture in {self.pictures}; add it, "
+                    "or move the caption away"
                 )
         for name in self.names:
             self._caption(name)

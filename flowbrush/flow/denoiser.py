@@ -16,7 +16,7 @@ VelocityField = Callable[[Pictures, Float[Tensor, " b"], Condition], Pictures]
 
 @dataclass(frozen=True, kw_only=True)
 class FlowConfig:
-    """What is learned: which prediction, judged in which space, at which times, from how much noise."""
+    """What is learned: which prediction, in which space, at which times, from how much noise."""
 
     prediction: Prediction = "velocity"
     loss_space: Prediction = "velocity"
@@ -27,7 +27,8 @@ class FlowConfig:
     def __post_init__(self) -> None:
         if not 0 < self.t_eps < 1 or self.noise_scale <= 0:
             raise UserError(
-                f"flow: t_eps {self.t_eps} must be in (0, 1), noise_scale {self.noise_scale} above 0"
+                f"flow: t_eps {self.t_eps} must be in (0, 1), "
+                f"noise_scale {self.noise_scale} above 0"
             )
 
 

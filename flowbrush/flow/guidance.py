@@ -1,4 +1,4 @@
-"""Classifier-free guidance (Ho & Salimans 2022) within an interval of times (Kynkäänniemi et al. 2024).
+"""Classifier-free guidance (Ho & Salimans 2022) within an interval of times (Kynkäänniemi 2024).
 
 velocity = v_null + scale * (v_condition - v_null)
 """
@@ -16,12 +16,13 @@ from flowbrush.flow.path import Pictures
 
 @dataclass(frozen=True)
 class Guided:
-    """A VelocityField around a VelocityField: both passes in one batch, one pass outside the interval.
+    """A VelocityField around another: both passes in one batch, one pass outside the interval.
 
     null: the condition of no caption, a batch of one.
     interval: guidance acts while low <= t < high.
 
-    `t` is one time for the whole batch. Keep it on the CPU: looking at it then costs no synchronisation.
+    `t` is one time for the whole batch. Keep it on the CPU: looking at it then costs no
+    synchronisation.
     """
 
     field: VelocityField

@@ -1,7 +1,8 @@
 """The loss of flow matching, for a network of any prediction, taken in any space.
 
-What the network says and what a perfect network would say go through the same conversion, clamp included, so that a
-perfect network has loss 0 at all nine combinations (for data in velocity this is JiT's loss, Li & He 2025).
+What the network says and what a perfect network would say go through the same conversion, clamp
+included, so that a perfect network has loss 0 at all nine combinations (for data in velocity this
+is JiT's loss, Li & He 2025).
 """
 
 from jaxtyping import Float

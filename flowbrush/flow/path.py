@@ -1,6 +1,8 @@
 """The straight path from noise (t = 0) to data (t = 1), and what a network may predict about it.
 
-x_t = t * data + (1 - t) * noise,   velocity = dx_t/dt = data - noise   (Lipman et al. 2023, Liu et al. 2023)
+    x_t = t * data + (1 - t) * noise        velocity = dx_t/dt = data - noise
+
+(Lipman et al. 2023, Liu et al. 2023)
 """
 
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Solvers of dx/dt = slope(t, x). A fixed-step method is one function (slope, x, t, dt) -> x at t + dt."""
+"""Solvers of dx/dt = slope(t, x). A fixed-step method: (slope, x, t, dt) -> x at t + dt."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -41,7 +41,8 @@ def rk4(slope: Slope, x: Tensor, t: float, dt: float) -> Tensor:
 STEPS = {"euler": euler, "heun": heun, "midpoint": midpoint, "rk4": rk4}
 METHODS = (*STEPS, "dopri5")
 
-# Dormand & Prince (1980), 5(4): the last row of A is the fifth-order solution; E is its difference from the fourth.
+# Dormand & Prince (1980), 5(4): the last row of A is the fifth-order solution; E is what sets the
+# fourth-order one apart from it.
 _C = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 _A = (
     (),
@@ -65,8 +66,8 @@ def solve(
 ) -> Tensor:
     """x at times[-1], from x at times[0].
 
-    A fixed-step method steps from each time to the next; `dopri5` chooses its own steps within the tolerances.
-    The times rise. Raises UserError for an unknown method.
+    A fixed-step method steps from each time to the next; `dopri5` chooses its own steps within the
+    tolerances. The times rise. Raises UserError for an unknown method.
     """
     if method == "dopri5":
         return dopri5(slope, x, times[0], times[-1], rtol, atol)
@@ -80,9 +81,11 @@ def solve(
 
 
 def dopri5(slope: Slope, x: Tensor, t: float, end: float, rtol: float, atol: float) -> Tensor:
-    """Dormand-Prince 5(4) with steps that hold each row's error under `atol + rtol * |x|` (root mean square).
+    """Dormand-Prince 5(4) with steps that hold each row's error under `atol + rtol * |x|` (root
+    mean square).
 
-    The rows share their steps: the worst row decides. Step control after Hairer, Nørsett & Wanner, II.4.
+    The rows share their steps: the worst row decides. Step control after Hairer, Nørsett & Wanner,
+    II.4.
     """
     dt = min(0.05, end - t)
     k1 = slope(t, x)

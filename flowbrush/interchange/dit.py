@@ -1,4 +1,5 @@
-"""DiT and SiT in their authors' layout (Peebles & Xie 2023, Ma et al. 2024): one network, two meanings of its output.
+"""DiT and SiT in their authors' layout (Peebles & Xie 2023, Ma et al. 2024): one network, two
+meanings of its output.
 
 Both produce twice the channels; SiT's second half is never used, DiT's holds variances.
 """
@@ -40,7 +41,8 @@ def rules(config: DiTConfig, shapes: Shapes) -> list[Rule | Table]:
 
 
 def sizes(published: Mapping[str, Tensor], heads: int, what: str) -> tuple[DiTConfig, Shapes]:
-    """The sizes of published weights. The number of heads is not in them: 6, 12, 16, 16 for S, B, L, XL.
+    """The sizes of published weights. The number of heads is not in them: 6, 12, 16, 16 for S, B,
+    L, XL.
 
     Raises UserError where they are not a DiT's.
     """

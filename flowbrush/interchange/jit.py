@@ -32,8 +32,8 @@ from flowbrush.text import LabelsConfig
 def rules(config: JiTConfig, shapes: Shapes) -> list[Rule | Table]:
     """Between a JiT's state dict and the published keys.
 
-    RoPE turns neighbouring channels there and halves of a head here, so the channels of queries and keys are put in
-    another order, and those of their norms with them.
+    RoPE turns neighbouring channels there and halves of a head here, so the channels of queries and
+    keys are put in another order, and those of their norms with them.
     """
     rows, columns = shapes.height // config.patch, shapes.width // config.patch
     head = config.width // config.heads
@@ -84,7 +84,8 @@ def rules(config: JiTConfig, shapes: Shapes) -> list[Rule | Table]:
 
 
 def sizes(published: Mapping[str, Tensor], what: str) -> tuple[JiTConfig, Shapes]:
-    """The sizes of published weights. The block at which the context joins is not in them: a third of the depth.
+    """The sizes of published weights. The block at which the context joins is not in them: a third
+    of the depth.
 
     Raises UserError where they are not a JiT's.
     """
@@ -114,9 +115,11 @@ def sizes(published: Mapping[str, Tensor], what: str) -> tuple[JiTConfig, Shapes
 def imported(
     published: Mapping[str, Any], what: str, names: Callable[[int], tuple[str, ...]]
 ) -> tuple[ExperimentConfig, dict[str, Weights]]:
-    """A published checkpoint, whole or bare weights, as an experiment and the states of its checkpoint.
+    """A published checkpoint, whole or bare weights, as an experiment and the states of its
+    checkpoint.
 
-    The settings are the paper's for 256 and 512 px; a whole checkpoint has averages of decay 0.9999 and 0.9996.
+    The settings are the paper's for 256 and 512 px; a whole checkpoint has averages of decay 0.9999
+    and 0.9996.
     """
     parts = {"model": "model", "ema_0.9999": "model_ema1", "ema_0.9996": "model_ema2"}
     bare = {

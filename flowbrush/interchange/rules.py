@@ -1,4 +1,5 @@
-"""How the weights of a published network are named and laid out, as a list of rules that is read both ways.
+"""How the weights of a published network are named and laid out, as a list of rules that is read
+both ways.
 
     Rule("patches.weight", "x_embedder.proj.weight", flat, unflat(16, 3, 2, 2))
 
@@ -24,7 +25,8 @@ def same(*tensors: Tensor) -> tuple[Tensor, ...]:
 class Rule:
     """Our weights `ours` are the published weights `theirs`, each one name or several.
 
-    to_ours, to_theirs: from as many tensors as there are names on one side to as many as on the other.
+    to_ours, to_theirs: from as many tensors as there are names on one side to as many as on the
+    other.
     """
 
     ours: str | tuple[str, ...]
@@ -49,7 +51,8 @@ class Rule:
 
 @dataclass(frozen=True)
 class Table:
-    """A published weight that follows from the sizes alone, such as fixed positions: checked, made anew, never kept."""
+    """A published weight that follows from the sizes alone, such as fixed positions: checked, made
+    anew, never kept."""
 
     theirs: str
     value: Callable[[], Tensor]
@@ -112,7 +115,8 @@ def to_ours(
 ) -> Weights:
     """The published weights under our names.
 
-    Raises UserError, beginning with `what`, that lists at most five keys that are missing or belong to no rule.
+    Raises UserError, beginning with `what`, that lists at most five keys that are missing or belong
+    to no rule.
     """
     spelt, tables = _spelt(rules, blocks)
     known = {name for rule in spelt for name in _names(rule.theirs)} | {t.theirs for t in tables}
@@ -144,7 +148,8 @@ def check_shapes(what: str, weights: Mapping[str, Tensor], expected: Mapping[str
     for name, weight in weights.items():
         if weight.shape != expected[name].shape:
             raise UserError(
-                f"{what}: {name} is {tuple(weight.shape)}, where {tuple(expected[name].shape)} belongs"
+                f"{what}: {name} is {tuple(weight.shape)}, where {tuple(expected[name].shape)} "
+                "belongs"
             )
 
 

@@ -1,7 +1,8 @@
-"""Stable Diffusion 3 and 3.5 as diffusers' SD3Transformer2DModel: the names of its weights, and its config.
+"""Stable Diffusion 3 and 3.5 as diffusers' SD3Transformer2DModel: the names of its weights, and its
+config.
 
-Its output is noise - data, hence the other sign of the last layer; its times run from 1000 (noise) to 0, hence the
-time_scale. Its last two modulations say (scale, shift).
+Its output is noise - data, hence the other sign of the last layer; its times run from 1000 (noise)
+to 0, hence the time_scale. Its last two modulations say (scale, shift).
 """
 
 from collections.abc import Mapping
@@ -125,7 +126,8 @@ def config_from(published: Mapping[str, Any], what: str) -> MMDiTConfig:
 
 
 def shapes_from(published: Mapping[str, Any], what: str) -> Shapes:
-    """The shapes that a diffusers config states: those it was trained with. Raises UserError as `config_from` does."""
+    """The shapes that a diffusers config states: those it was trained with. Raises UserError as
+    `config_from` does."""
     given = _settings(published, what)
     side = given["sample_size"]
     condition = ConditionShapes(

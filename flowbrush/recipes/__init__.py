@@ -36,7 +36,8 @@ def recipe(name: str) -> ExperimentConfig:
         return _from_file(*name.rsplit(":", 1))
     if name not in RECIPES:
         raise UserError(
-            f"'{name}' is neither a recipe ({', '.join(RECIPES)}) nor a run's folder{nearest(name, RECIPES)}"
+            f"'{name}' is neither a recipe ({', '.join(RECIPES)}) nor a run's "
+            f"folder{nearest(name, RECIPES)}"
         )
     return RECIPES[name]()
 

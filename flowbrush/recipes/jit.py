@@ -1,7 +1,9 @@
-"""JiT as published: Back to Basics: Let Denoising Generative Models Denoise (Li & He 2025), on ImageNet's classes.
+"""JiT as published: Back to Basics: Let Denoising Generative Models Denoise (Li & He 2025), on
+ImageNet's classes.
 
-Read ImageNet from `--source.path FOLDER`, a folder a class. Trained on 8 GPUs there; weights that were published are
-taken in by `flowbrush import jit FILE --to RUN`. Guidance of 2.9 (B) and 2.2 (H) is the authors'; L's lies between.
+Read ImageNet from `--source.path FOLDER`, a folder a class. Trained on 8 GPUs there; weights that
+were published are taken in by `flowbrush import jit FILE --to RUN`. Guidance of 2.9 (B) and 2.2 (H)
+is the authors'; L's lies between.
 """
 
 from dataclasses import replace
@@ -25,7 +27,8 @@ HUGE = JiTConfig(depth=32, width=1280, heads=16, bottleneck=256, context_start=1
 def jit_b16() -> ExperimentConfig:
     """JiT-B/16 at 256 px, 131 M parameters.
 
-    Source: the paper. Cost: 600 epochs, 74 H200-hours at 55 % of its peak, estimated. Result: FID-50K 3.66 after the paper, not measured here.
+    Source: the paper. Cost: 600 epochs, 74 H200-hours at 55 % of its peak, estimated. Result:
+    FID-50K 3.66 after the paper, not measured here.
     """
     return _jit("jit-b16", BASE, patch=16, scale=2.9)
 
@@ -33,7 +36,8 @@ def jit_b16() -> ExperimentConfig:
 def jit_b32() -> ExperimentConfig:
     """JiT-B/32 at 512 px, 133 M parameters.
 
-    Source: the paper. Cost: as `jit-b16`, which has as many tokens. Result: FID-50K 4.02 after the paper, not measured here.
+    Source: the paper. Cost: as `jit-b16`, which has as many tokens. Result: FID-50K 4.02 after the
+    paper, not measured here.
     """
     return _jit("jit-b32", BASE, patch=32, scale=2.9)
 
@@ -41,7 +45,8 @@ def jit_b32() -> ExperimentConfig:
 def jit_l16() -> ExperimentConfig:
     """JiT-L/16 at 256 px, 459 M parameters.
 
-    Source: the paper. Cost: 600 epochs, 259 H200-hours at 55 % of its peak, estimated. Result: FID-50K 2.36 after the paper, not measured here.
+    Source: the paper. Cost: 600 epochs, 259 H200-hours at 55 % of its peak, estimated. Result:
+    FID-50K 2.36 after the paper, not measured here.
     """
     return _jit("jit-l16", LARGE, patch=16, scale=2.4)
 
@@ -57,7 +62,8 @@ def jit_l32() -> ExperimentConfig:
 def jit_h16() -> ExperimentConfig:
     """JiT-H/16 at 256 px, 953 M parameters.
 
-    Source: the paper. Cost: 600 epochs, 536 H200-hours at 55 % of its peak, estimated. Result: FID-50K 1.86 after the paper, not measured here.
+    Source: the paper. Cost: 600 epochs, 536 H200-hours at 55 % of its peak, estimated. Result:
+    FID-50K 1.86 after the paper, not measured here.
     """
     return _jit("jit-h16", HUGE, patch=16, scale=2.2)
 

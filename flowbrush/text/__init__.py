@@ -1,4 +1,5 @@
-"""Captions to conditions. Encoders are frozen and stay outside whatever is trained, averaged or saved."""
+"""Captions to conditions. Encoders are frozen and stay outside whatever is trained, averaged or
+saved."""
 
 from typing import Protocol, runtime_checkable
 

@@ -11,7 +11,8 @@ from flowbrush.shapes import ConditionShapes
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsConfig:
-    """The names of the classes, in the order of their numbers; empty = as the data source names them."""
+    """The names of the classes, in the order of their numbers; empty = as the data source names
+    them."""
 
     names: tuple[str, ...] = ()
 
@@ -20,7 +21,8 @@ class LabelsConfig:
 
 
 class Labels:
-    """A TextEncoder whose captions are the names of classes. The null label is the number after the last."""
+    """A TextEncoder whose captions are the names of classes. The null label is the number after the
+    last."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._numbers = {name: i for i, name in enumerate(names)}
@@ -37,9 +39,8 @@ class Labels:
         """Raises UserError for a caption that is no class."""
         for caption in captions:
             if caption not in self._numbers:
-                known = ", ".join(list(self._numbers)[:10])
-                raise UserError(
-                    f"'{caption}' is not a class of this model ({known}{', ...' if len(self._numbers) > 10 else ''})"
-                    + nearest(caption, self._numbers)
-                )
+                known = list(self._numbers)
+                listed = ", ".join([*known[:10], "..."] if len(known) > 10 else known)
+                close = nearest(caption, known)
+                raise UserError(f"'{caption}' is not a class of this model ({listed}){close}")
         return Condition(label=torch.tensor([self._numbers[caption] for caption in captions]))

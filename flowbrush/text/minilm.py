@@ -1,4 +1,5 @@
-"""A sequence of token vectors for an English caption: MiniLM-L6 (Wang et al. 2020), from a package with its weights."""
+"""A sequence of token vectors for an English caption: MiniLM-L6 (Wang et al. 2020), from a package
+with its weights."""
 
 from dataclasses import dataclass
 
@@ -12,7 +13,8 @@ from flowbrush.text.cached import CachedEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class MiniLMConfig:
-    """One text token (384 wide) for each word piece, cut at `tokens`; the mean of them as `pooled`."""
+    """One text token (384 wide) for each word piece, cut at `tokens`; the mean of them as
+    `pooled`."""
 
     tokens: int = 32
 

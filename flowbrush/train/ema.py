@@ -10,7 +10,8 @@ from torch import Tensor, nn
 class EMA:
     """average <- decay * average + (1 - decay) * weight, after every step.
 
-    The decay at step n is at most (1 + n) / (10 + n), so that a young average forgets its first, untrained weights.
+    The decay at step n is at most (1 + n) / (10 + n), so that a young average forgets its first,
+    untrained weights.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -28,7 +29,8 @@ class EMA:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network computes with the averages inside the `with`; its weights come back to the bit."""
+        """The network computes with the averages inside the `with`; its weights come back to the
+        bit."""
         self._swap()
         try:
             yield

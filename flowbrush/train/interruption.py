@@ -5,7 +5,8 @@ from types import FrameType
 
 
 class Interruption:
-    """After the first signal `asked` is true; a second one ends the process at once, as it would without this."""
+    """After the first signal `asked` is true; a second one ends the process at once, as it would
+    without this."""
 
     def __init__(self) -> None:
         self.signal = 0

@@ -1,4 +1,5 @@
-"""The training loop: noise, times, loss, step, averages; and once in a while a line, a preview, a checkpoint."""
+"""The training loop: noise, times, loss, step, averages; and once in a while a line, a preview, a
+checkpoint."""
 
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -32,10 +33,12 @@ from flowbrush.train.run_folder import opened
 def train(
     config: ExperimentConfig, run: Path, processes: Processes, changeable: tuple[str, ...] = ()
 ) -> int:
-    """Train until `config.train.pictures` are seen, from the newest checkpoint in `run` if there is one.
+    """Train until `config.train.pictures` are seen, from the newest checkpoint in `run` if there is
+    one.
 
     changeable: dotted beginnings of the fields in which `config` may differ from the run's own.
-    Returns the exit status: 0 when done, 128 + the signal's number when a signal stopped it (after a checkpoint).
+    Returns the exit status: 0 when done, 128 + the signal's number when a signal stopped it (after
+    a checkpoint).
     Raises UserError for what the user can mend.
     """
     # Build the parts.
@@ -80,7 +83,7 @@ def train(
             Interruption() as stop,
         ):
             for batch in loader:
-                # Draw noise, times and dropped captions, each a function of the picture's place in the order.
+                # Draw noise, times and dropped captions: functions of a picture's place.
                 rejects.add(batch)
                 data = space.normalize(space.compress(batch.pictures.to(device)))
                 keys = [derive(settings.seed, "noise", place) for place in batch.places]

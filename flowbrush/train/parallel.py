@@ -9,11 +9,13 @@ from flowbrush.errors import UserError
 def compile_blocks(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     """`torch.compile` each block.
 
-    Raises UserError for bf16 on a CPU: torch 2.13 then computes gradients that are not finite, and says nothing.
+    Raises UserError for bf16 on a CPU: torch 2.13 then computes gradients that are not finite, and
+    says nothing.
     """
     if device.type == "cpu" and dtype == torch.bfloat16:
         raise UserError(
-            "train.compile: with bf16 on a CPU the gradients come out as NaN; add --train.precision fp32"
+            "train.compile: with bf16 on a CPU the gradients come out as NaN; add "
+            "--train.precision fp32"
         )
     for module in network.modules():
         if isinstance(module, nn.ModuleList):

@@ -1,4 +1,5 @@
-"""The pictures of a run that could not be read: counted, listed in a file, and never passed over in silence."""
+"""The pictures of a run that could not be read: counted, listed in a file, and never passed over in
+silence."""
 
 import json
 from pathlib import Path

@@ -15,7 +15,8 @@ from flowbrush.errors import UserError
 
 @dataclass(frozen=True)
 class Numbered:
-    """Example i is i on the left and 200 on the right, in all channels but the last, and called "i"."""
+    """Example i is i on the left and 200 on the right, in all channels but the last, and called
+    "i"."""
 
     length: int
     broken: frozenset[int] = frozenset()

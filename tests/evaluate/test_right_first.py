@@ -121,7 +121,8 @@ def test_a_summary_of_unseen_languages_alone_is_one_line():
 
 
 class Greys:
-    """A Source: example i is the grey 20 i + 15, called "grey i" and "灰 i", beside a white pixel."""
+    """A Source: example i is the grey 20 i + 15, called "grey i" and "灰 i", beside a white
+    pixel."""
 
     classes: tuple[str, ...] = ()
     attribution = ""

@@ -17,7 +17,8 @@ def at(t: float) -> Tensor:
 
 
 class Field:
-    """A velocity that depends on picture, time and label; it remembers the size of each batch it saw."""
+    """A velocity that depends on picture, time and label; it remembers the size of each batch it
+    saw."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []

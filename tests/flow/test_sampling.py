@@ -27,7 +27,8 @@ class Says(nn.Module):
 
 
 class Wavering(nn.Module):
-    """A backbone whose prediction changes from point to point; it remembers times and the last prediction."""
+    """A backbone whose prediction changes from point to point; it remembers times and the last
+    prediction."""
 
     def __init__(self) -> None:
         super().__init__()

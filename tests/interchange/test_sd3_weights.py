@@ -22,7 +22,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 class Case(NamedTuple):
-    """A published network: its config, its weights, and its output, noise - data, for some inputs."""
+    """A published network: its config, its weights, and its output, noise - data, for some
+    inputs."""
 
     settings: dict[str, Any]
     weights: dict[str, Tensor]

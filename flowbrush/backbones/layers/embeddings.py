@@ -35,7 +35,8 @@ def sincos_2d(h: int, w: int, width: int, device: torch.device) -> Float[Tensor,
 def sincos_2d_crop(
     h: int, w: int, side: int, span: float, width: int, device: torch.device
 ) -> Float[Tensor, "n d"]:
-    """As `sincos_2d`, for h * w tokens in the middle of `side` * `side` whose positions run from 0 to `span`."""
+    """As `sincos_2d`, for h * w tokens in the middle of `side` * `side` whose positions run from 0
+    to `span`."""
     frequency = 1 / 10000.0 ** (torch.arange(width // 4, dtype=torch.float64) / (width // 4))
 
     def along(length: int) -> Tensor:
@@ -48,9 +49,11 @@ def sincos_2d_crop(
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids of `scale * t`, then a small network. Wavelengths grow from 2 pi to 10,000 times that.
+    """Sinusoids of `scale * t`, then a small network. Wavelengths grow from 2 pi to 10,000 times
+    that.
 
-    A negative scale embeds the noise time instead, `-scale * (1 - t)`, for weights that grew up with noise at 1.
+    A negative scale embeds the noise time instead, `-scale * (1 - t)`, for weights that grew up
+    with noise at 1.
     """
 
     def __init__(self, width: int, scale: float, frequencies: int = 128) -> None:
