@@ -102,14 +102,14 @@ def load(checkpoint: Path, name: str, device: torch.device | str = "cpu") -> dic
     if (path := checkpoint / f"{name}.pt").exists():
         return dict(torch.load(path, map_location=device, weights_only=True))
     raise UserError(
-        f"{checkpoint}: no state '{name}' in it; there are {', '.join(names(checkpoint))}"
+        f"{checkpoint}: no state '{name}' in it; there are {', '.join(sorted(names(checkpoint)))}"
     )
 
 
-def names(checkpoint: Path) -> list[str]:
+def names(checkpoint: Path) -> set[str]:
     """The names of the states in a checkpoint."""
     listed = json.loads((checkpoint / MANIFEST).read_text("utf-8"))
-    return [name.rsplit(".", 1)[0] for name in listed]
+    return {name.rsplit(".", 1)[0] for name in listed}
 
 
 def _all(folder: Path) -> list[Path]:

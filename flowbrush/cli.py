@@ -10,14 +10,11 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 
 from flowbrush.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    pass
 
 Options = TypeVar("Options")
 
@@ -76,8 +73,12 @@ def train(arguments: list[str]) -> int:
         arguments, "train RECIPE|RUN [options]", "a recipe's name or a run's folder"
     )
     from flowbrush.experiment import ExperimentConfig, is_run, load_config
-    from flowbrush.recipes import recipe
+    from flowbrush.recipes import RECIPES, recipe
 
+    if not target:
+        print(f"usage: flowbrush train RECIPE|RUN [options]\n\nrecipes: {', '.join(RECIPES)}\n")
+        print("flowbrush train RECIPE --help lists its options")
+        return 0
     going_on = is_run(Path(target))
     begun = load_config(Path(target)) if going_on else recipe(target)
 
@@ -132,16 +133,16 @@ def sample(arguments: list[str]) -> int:
         options: Annotated[SampleOptions, tyro.conf.arg(name="")]
         sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")]
 
-    own = load_config(Path(run)).sampling
+    own = load_config(Path(run)).sampling if run else SamplingConfig()
     chosen = _parse(
-        Sample, Sample(SampleOptions(), own), rest, f"flowbrush sample {run} PROMPT ..."
+        Sample, Sample(SampleOptions(), own), rest, f"flowbrush sample {run or 'RUN'} PROMPT ..."
     )
     options = chosen.options
     if not prompts:
         raise UserError('sample: no prompt; write flowbrush sample RUN "a fox"')
     if options.count < 1:
         raise UserError(f"--count {options.count}: it must be 1 or more")
-    _check_writable(options.out)
+    _check_ending(options.out)
     painter = TextToImage.load(run, options.weights, options.device)
     captions = [prompt for prompt in prompts for _ in range(options.count)]
     seeds = list(range(options.seed, options.seed + len(captions)))
@@ -209,7 +210,9 @@ class ImportOptions:
 def import_weights(arguments: list[str]) -> int:
     family, rest = _first(arguments, "import FAMILY FILE --to RUN", "a family, such as jit,")
     file, rest = _first(rest, f"import {family} FILE --to RUN", "the file of weights")
-    options = _parse(ImportOptions, ImportOptions(), rest, f"flowbrush import {family} FILE")
+    options = _parse(
+        ImportOptions, ImportOptions(), rest, f"flowbrush import {family or 'FAMILY'} FILE"
+    )
     from flowbrush.interchange.runs import import_run
 
     import_run(family, Path(file), options.to, options.classes)
@@ -239,11 +242,10 @@ VERBS = {
 
 
 def _first(arguments: list[str], usage: str, what: str) -> tuple[str, list[str]]:
-    """The verb's own first word, and the rest."""
+    """The verb's own first word, empty where help is asked for instead, and the rest."""
+    if arguments[:1] in (["--help"], ["-h"]):
+        return "", arguments
     if not arguments or arguments[0].startswith("-"):
-        if arguments and arguments[0] in ("--help", "-h"):
-            print(f"usage: flowbrush {usage}\n\n{HELP}")
-            raise SystemExit(0)
         raise UserError(f"{usage.split()[0]}: {what} is missing; usage: flowbrush {usage}")
     return arguments[0], arguments[1:]
 
@@ -275,6 +277,6 @@ def _in_one_line(boxed: str) -> str:
     return words.split(" For full helptext")[0].replace(" Argument helptext:", "; it is")
 
 
-def _check_writable(path: Path) -> None:
+def _check_ending(path: Path) -> None:
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UserError(f"--out {path}: end it in .png, .jpg or .webp")

@@ -84,6 +84,26 @@ def test_every_verb_is_in_the_help(verb: str, capsys: pytest.CaptureFixture[str]
     assert f"flowbrush {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "--help"], "recipes: emoji,"),
+        (["train", "emoji", "--help"], "--train.lr"),
+        (["sample", "--help"], "--scale"),
+        (["evaluate", "--help"], "--languages"),
+        (["import", "--help"], "--classes"),
+    ],
+)
+def test_every_verb_lists_its_options(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        assert main(arguments) == 0
+    except SystemExit as end:
+        assert not end.code
+    assert told in capsys.readouterr().out
+
+
 def test_help_does_not_wait_for_torch() -> None:
     code = "import sys, flowbrush.cli as c; c.main(['--help']); print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from flowbrush.errors import UserError, nearest
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.recipes.emoji import emoji, emoji_all
+from flowbrush.recipes.families import flux_small, mmdit_small, pixart_small
 from flowbrush.recipes.folder import folder
 from flowbrush.recipes.jit import jit_b16, jit_b32, jit_h16, jit_h32, jit_l16, jit_l32
 from flowbrush.recipes.mnist import mnist
@@ -18,6 +19,9 @@ RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
     "shapes": shapes,
     "mnist": mnist,
     "folder": folder,
+    "flux-small": flux_small,
+    "mmdit-small": mmdit_small,
+    "pixart-small": pixart_small,
     "jit-b16": jit_b16,
     "jit-b32": jit_b32,
     "jit-l16": jit_l16,

@@ -11,6 +11,10 @@ from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.flow.times import TimesConfig
 from flowbrush.text import SentenceConfig
 
+SMALL = JiTConfig(
+    depth=6, width=192, heads=6, patch=8, bottleneck=64, context_start=0, tokens_per_text=4
+)
+
 
 def emoji() -> ExperimentConfig:
     """400 emoji at 32 px, painted from their names in English or Japanese: the demo.
@@ -26,9 +30,7 @@ def emoji() -> ExperimentConfig:
         source=EmojiConfig(concepts=400, languages=("en", "ja")),
         batch=BatchConfig(size=64),
         text=SentenceConfig(),
-        backbone=JiTConfig(
-            depth=6, width=192, heads=6, patch=8, bottleneck=64, context_start=0, tokens_per_text=4
-        ),
+        backbone=SMALL,
         flow=FlowConfig(prediction="data", times=TimesConfig(mean=-0.6, std=0.8)),
         train=TrainConfig(pictures=64_000, lr=2e-3, warmup=6_400, schedule="linear", ema=(0.998,)),
         sampling=SamplingConfig(method="heun", steps=8, scale=2.5, interval=(0.1, 0.8)),
@@ -67,6 +69,6 @@ def emoji_all() -> ExperimentConfig:
         small,
         name="emoji-all",
         source=EmojiConfig(languages=("en", "ja")),
-        backbone=replace(small.backbone, width=256, heads=8),
+        backbone=replace(SMALL, width=256, heads=8),
         train=replace(small.train, pictures=500_000),
     )

@@ -1,5 +1,4 @@
-"""The training loop: noise, times, loss, step, averages; and once in a while a line, a preview, a
-checkpoint."""
+"""The training loop: noise, times, loss, step, averages; now and then a preview, a checkpoint."""
 
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -33,8 +32,7 @@ from flowbrush.train.run_folder import opened
 def train(
     config: ExperimentConfig, run: Path, processes: Processes, changeable: tuple[str, ...] = ()
 ) -> int:
-    """Train until `config.train.pictures` are seen, from the newest checkpoint in `run` if there is
-    one.
+    """Train until `config.train.pictures` are seen, from the newest checkpoint in `run`, if any.
 
     changeable: dotted beginnings of the fields in which `config` may differ from the run's own.
     Returns the exit status: 0 when done, 128 + the signal's number when a signal stopped it (after
@@ -68,9 +66,10 @@ def train(
         if checkpoint.exists(folder):
             found = checkpoint.newest(folder, print)
             seen = checkpoint.load(found, "progress")["pictures"]
-            there = set(learned) & set(checkpoint.names(found))  # an imported run has no optimizer
-            for name, state in ((name, learned[name]) for name in sorted(there)):
-                state.load_state_dict(checkpoint.load(found, name, device))
+            for name in learned.keys() & checkpoint.names(
+                found
+            ):  # an imported run has no optimizer
+                learned[name].load_state_dict(checkpoint.load(found, name, device))
         if seen >= settings.pictures:
             print(f"{run}: already trained on {seen:,} pictures")
             return 0
@@ -95,9 +94,7 @@ def train(
                 condition = given.replaced_where(dropped.to(device), null)
 
                 # Evaluate the loss and its gradients, in parts.
-                torch.manual_seed(
-                    derive(settings.seed, "layers", seen)
-                )  # of dropout inside the network
+                torch.manual_seed(derive(settings.seed, "layers", seen))  # of the network's dropout
                 total = torch.zeros((), device=device)
                 for part in torch.arange(len(data), device=device).chunk(settings.accumulate):
                     with autocast(dtype, device):
@@ -147,7 +144,7 @@ def train(
         if stop.asked:
             print(f"stopped after {seen:,} pictures, and saved; go on with: flowbrush train {run}")
             return stop.exit_status
-        print(f"{run}: trained on {seen:,} pictures")
+        print(f"{run}: trained on {seen:,} pictures; paint with: flowbrush sample {run} PROMPT ...")
         return 0
 
 

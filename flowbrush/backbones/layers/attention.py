@@ -47,14 +47,16 @@ def rotary_2d(
 
 
 def rotate(x: Float[Tensor, "b k n e"], rotary: Rotary) -> Float[Tensor, "b k n e"]:
-    """Turn channel i of a head together with channel i + e/2: halves, which are faster than neighbours."""
+    """Turn channel i of a head together with channel i + e/2: halves, which are faster than
+    neighbours."""
     first, second = x.chunk(2, dim=-1)
     cos, sin = rotary.cos.to(x.dtype), rotary.sin.to(x.dtype)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention. qk_norm: called with the width of a head, the norm of queries and keys."""
+    """Multi-head self-attention. qk_norm: called with the width of a head, the norm of queries and
+    keys."""
 
     def __init__(
         self, width: int, heads: int, qk_norm: Callable[[int], nn.Module] = nn.Identity
@@ -135,6 +137,34 @@ def attend(
     v: Float[Tensor, "b k m e"],
     mask: Bool[Tensor, "b 1 1 m"] | None = None,
 ) -> Float[Tensor, "b n d"]:
-    """What each query finds, its heads side by side. mask: True where a token may be attended to."""
+    """What each query finds, its heads side by side. mask: True where a token may be attended
+    to."""
     out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return rearrange(out, "b k n e -> b n (k e)")
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # or a table from a preview could not be trained with
+def rotary_axes(
+    h: int,
+    w: int,
+    axes: tuple[int, int, int],
+    still: int,
+    device: torch.device,
+    theta: float = 10000.0,
+) -> Rotary:
+    """Angles for h * w tokens in row order, after `still` leading tokens that are not turned.
+
+    Of a head's channels axes[0] stay, axes[1] turn with the row and axes[2] with the column, in
+    this order of pairs.
+    """
+
+    def turned(places: Tensor, channels: int) -> Tensor:
+        exponent = torch.arange(0, channels, 2, dtype=torch.float64) / channels
+        return places[:, None] * theta**-exponent
+
+    row, column = torch.arange(h).repeat_interleave(w), torch.arange(w).repeat(h)
+    stays = torch.zeros(h * w, axes[0] // 2, dtype=torch.float64)
+    angles = torch.cat([stays, turned(row, axes[1]), turned(column, axes[2])], dim=1)
+    angles = torch.cat([angles.new_zeros(still, angles.shape[1]), angles])
+    return Rotary(angles.cos().float().to(device), angles.sin().float().to(device))

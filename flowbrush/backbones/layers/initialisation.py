@@ -13,8 +13,8 @@ def xavier_linears(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def zero(*layers: nn.Linear) -> None:
+def zero(*layers: nn.Linear | nn.Conv2d) -> None:
     """Zero weights and biases: a network whose last layer this is starts by saying nothing."""
     for layer in layers:
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
+        for weight in layer.parameters():
+            nn.init.zeros_(weight)
