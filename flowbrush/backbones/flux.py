@@ -48,13 +48,16 @@ class FluxConfig:
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise UserError(f"backbone: width {self.width} must divide by heads ({self.heads})")
-        head = self.width // self.heads
-        if sum(self.axes) != head or any(axis < 0 or axis % 2 for axis in self.axes):
+        if sum(self.axes) != self.head or any(axis < 0 or axis % 2 for axis in self.axes):
             raise UserError(
-                f"backbone: axes {self.axes} must be even and add up to width / heads = {head}"
+                f"backbone: axes {self.axes} must be even and add up to width / heads = {self.head}"
             )
         if self.double_depth < 0 or self.single_depth < 1:
             raise UserError("backbone: double_depth must be 0 or more, single_depth 1 or more")
+
+    @property
+    def head(self) -> int:
+        return self.width // self.heads
 
     @property
     def hidden(self) -> int:

@@ -1,8 +1,7 @@
 """Flux as diffusers' FluxTransformer2DModel and in its authors' layout: names of weights, sizes.
 
 Its output is noise - data, hence the other sign of the last layer; its times run from 1000 (noise)
-to 0, hence the time_scale. RoPE turns neighbouring channels there and halves of a head here, so the
-channels of queries and keys are put in another order, and those of their norms with them.
+to 0, hence the time_scale.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from flowbrush.backbones.flux import FluxConfig
 from flowbrush.errors import UserError
+from flowbrush.interchange.rotary import as_halves, as_neighbours, norms
 from flowbrush.interchange.rules import Rule, halves_swapped, negated, pair
 from flowbrush.shapes import ConditionShapes, Shapes
 
@@ -47,13 +47,23 @@ def rules(config: FluxConfig) -> list[Rule]:
     doubles = [
         *pair(f"{image}.modulation.linear", f"{double}.norm1.linear"),
         *_qkv(config, f"{image}.heads", [f"{attention}.to_{x}" for x in "qkv"]),
-        *_norms(config, f"{image}.heads", [f"{attention}.norm_{x}.weight" for x in "qk"]),
+        *norms(
+            f"{image}.heads",
+            f"{attention}.norm_q.weight",
+            f"{attention}.norm_k.weight",
+            config.head,
+        ),
         *pair(f"{image}.proj", f"{attention}.to_out.0"),
         *pair(f"{image}.feedforward.fc1", f"{double}.ff.net.0.proj"),
         *pair(f"{image}.feedforward.fc2", f"{double}.ff.net.2"),
         *pair(f"{text}.modulation.linear", f"{double}.norm1_context.linear"),
         *_qkv(config, f"{text}.heads", [f"{attention}.add_{x}_proj" for x in "qkv"]),
-        *_norms(config, f"{text}.heads", [f"{attention}.norm_added_{x}.weight" for x in "qk"]),
+        *norms(
+            f"{text}.heads",
+            f"{attention}.norm_added_q.weight",
+            f"{attention}.norm_added_k.weight",
+            config.head,
+        ),
         *pair(f"{text}.proj", f"{attention}.to_add_out"),
         *pair(f"{text}.feedforward.fc1", f"{double}.ff_context.net.0.proj"),
         *pair(f"{text}.feedforward.fc2", f"{double}.ff_context.net.2"),
@@ -62,7 +72,12 @@ def rules(config: FluxConfig) -> list[Rule]:
     singles = [
         *pair(f"{single}.modulation.linear", f"{theirs}.norm.linear"),
         *_qkv(config, f"{single}.heads", [f"{theirs}.attn.to_{x}" for x in "qkv"]),
-        *_norms(config, f"{single}.heads", [f"{theirs}.attn.norm_{x}.weight" for x in "qk"]),
+        *norms(
+            f"{single}.heads",
+            f"{theirs}.attn.norm_q.weight",
+            f"{theirs}.attn.norm_k.weight",
+            config.head,
+        ),
         *pair(f"{single}.mlp", f"{theirs}.proj_mlp"),
         *pair(f"{single}.proj", f"{theirs}.proj_out"),
     ]
@@ -89,11 +104,13 @@ def authors_rules(config: FluxConfig) -> list[Rule]:
     """
     _refuse_unpublished(config)
     doubles = _authors_stream(config, "image", "img") + _authors_stream(config, "text", "txt")
-    norms = [f"single_blocks.{{i}}.norm.{x}_norm.scale" for x in ("query", "key")]
+    scale = "single_blocks.{i}.norm"
     singles = [
         *pair("singles.{i}.modulation.linear", "single_blocks.{i}.modulation.lin"),
         *_qkv_and_mlp(config, "singles.{i}", "single_blocks.{i}.linear1"),
-        *_norms(config, "singles.{i}.heads", norms),
+        *norms(
+            "singles.{i}.heads", f"{scale}.query_norm.scale", f"{scale}.key_norm.scale", config.head
+        ),
         *pair("singles.{i}.proj", "single_blocks.{i}.linear2"),
     ]
     vectors = {"time.mlp": "time_in", "pooled": "vector_in", "guidance.mlp": "guidance_in"}
@@ -110,11 +127,13 @@ def authors_rules(config: FluxConfig) -> list[Rule]:
 
 def _authors_stream(config: FluxConfig, stream: str, short: str) -> list[Rule]:
     ours, theirs = f"doubles.{{i}}.{stream}", f"double_blocks.{{i}}.{short}"
-    norms = [f"{theirs}_attn.norm.{x}_norm.scale" for x in ("query", "key")]
+    scale = f"{theirs}_attn.norm"
     return [
         *pair(f"{ours}.modulation.linear", f"{theirs}_mod.lin"),
         *_qkv(config, f"{ours}.heads", [f"{theirs}_attn.qkv"]),
-        *_norms(config, f"{ours}.heads", norms),
+        *norms(
+            f"{ours}.heads", f"{scale}.query_norm.scale", f"{scale}.key_norm.scale", config.head
+        ),
         *pair(f"{ours}.proj", f"{theirs}_attn.proj"),
         *pair(f"{ours}.feedforward.fc1", f"{theirs}_mlp.0"),
         *pair(f"{ours}.feedforward.fc2", f"{theirs}_mlp.2"),
@@ -139,10 +158,10 @@ def _qkv(config: FluxConfig, ours: str, theirs: list[str]) -> list[Rule]:
     """Queries, keys and values: one layer here; there one, or one each."""
 
     def join(*parts: Tensor) -> tuple[Tensor, ...]:
-        return (_as_halves(config, torch.cat(parts)),)
+        return (as_halves(torch.cat(parts), config.heads),)
 
     def split(qkv: Tensor) -> tuple[Tensor, ...]:
-        return _as_neighbours(config, qkv).chunk(len(theirs))
+        return as_neighbours(qkv, config.heads).chunk(len(theirs))
 
     return [
         Rule(f"{ours}.qkv.{part}", tuple(f"{name}.{part}" for name in theirs), join, split)
@@ -155,48 +174,15 @@ def _qkv_and_mlp(config: FluxConfig, ours: str, theirs: str) -> list[Rule]:
 
     def split(joined: Tensor) -> tuple[Tensor, ...]:
         qkv, mlp = joined.split([3 * config.width, config.hidden])
-        return _as_halves(config, qkv), mlp.clone()  # or a file of it would hold `joined` too
+        return as_halves(qkv, config.heads), mlp.clone()  # or a file of it would hold `joined` too
 
     def join(qkv: Tensor, mlp: Tensor) -> tuple[Tensor, ...]:
-        return (torch.cat([_as_neighbours(config, qkv), mlp]),)
+        return (torch.cat([as_neighbours(qkv, config.heads), mlp]),)
 
     return [
         Rule((f"{ours}.heads.qkv.{part}", f"{ours}.mlp.{part}"), f"{theirs}.{part}", split, join)
         for part in ("weight", "bias")
     ]
-
-
-def _norms(config: FluxConfig, ours: str, theirs: list[str]) -> list[Rule]:
-    """The scales of queries and keys, in the order of their channels."""
-    halves = _halves(config)
-
-    def here(scale: Tensor) -> tuple[Tensor, ...]:
-        return (scale[halves],)
-
-    def there(scale: Tensor) -> tuple[Tensor, ...]:
-        return (scale[halves.argsort()],)
-
-    names = (f"{ours}.q_norm.weight", f"{ours}.k_norm.weight")
-    return [Rule(name, other, here, there) for name, other in zip(names, theirs, strict=True)]
-
-
-def _halves(config: FluxConfig) -> Tensor:
-    """Where a head's channels are there: the first of each pair of neighbours, then the second."""
-    return torch.arange(config.width // config.heads).view(-1, 2).T.flatten()
-
-
-def _as_halves(config: FluxConfig, qkv: Tensor) -> Tensor:
-    return _reordered(config, qkv, _halves(config))
-
-
-def _as_neighbours(config: FluxConfig, qkv: Tensor) -> Tensor:
-    return _reordered(config, qkv, _halves(config).argsort())
-
-
-def _reordered(config: FluxConfig, qkv: Tensor, order: Tensor) -> Tensor:
-    """The channels of each head's queries and keys in another order; the values as they are."""
-    parts = qkv.unflatten(0, (3, config.heads, -1))
-    return torch.cat([parts[:2, :, order], parts[2:]]).flatten(0, 2)
 
 
 def config_from(published: Mapping[str, Any], what: str) -> FluxConfig:

@@ -1,7 +1,6 @@
 """JiT in its authors' layout (Li & He 2025): keys under `net.`, averages beside the weights."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from flowbrush.experiment import ExperimentConfig, TrainConfig
 from flowbrush.flow.denoiser import FlowConfig
 from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.flow.times import TimesConfig
+from flowbrush.interchange.rotary import as_halves, as_neighbours, norms
 from flowbrush.interchange.rules import (
     Rule,
     Table,
@@ -30,37 +30,19 @@ from flowbrush.text import LabelsConfig
 
 
 def rules(config: JiTConfig, shapes: Shapes) -> list[Rule | Table]:
-    """Between a JiT's state dict and the published keys.
-
-    RoPE turns neighbouring channels there and halves of a head here, so the channels of queries and
-    keys are put in another order, and those of their norms with them.
-    """
+    """Between a JiT's state dict and the published keys."""
     rows, columns = shapes.height // config.patch, shapes.width // config.patch
-    head = config.width // config.heads
-    halves = torch.cat([torch.arange(0, head, 2), torch.arange(1, head, 2)])
-    neighbours = halves.argsort()
+    heads, ours, theirs = config.heads, "blocks.{i}.attention", "blocks.{i}.attn"
 
     def positions() -> Tensor:
         return sincos_2d(rows, columns, config.width, torch.device("cpu"))[None].clone()
 
-    def norm(order: Tensor, scale: Tensor) -> tuple[Tensor]:
-        return (scale[order],)
+    def here(qkv: Tensor) -> tuple[Tensor]:
+        return (as_halves(qkv, heads),)
 
-    def qkv(order: Tensor, joined: Tensor) -> tuple[Tensor]:
-        parts = joined.view(3, config.heads, head, *joined.shape[1:])
-        return (torch.cat([parts[:2, :, order], parts[2:]]).view(joined.shape),)
+    def there(qkv: Tensor) -> tuple[Tensor]:
+        return (as_neighbours(qkv, heads),)
 
-    norm_in, norm_out = partial(norm, halves), partial(norm, neighbours)
-    qkv_in, qkv_out = partial(qkv, halves), partial(qkv, neighbours)
-    attention = [
-        Rule(f"blocks.{{i}}.attention.qkv.{part}", f"blocks.{{i}}.attn.qkv.{part}", qkv_in, qkv_out)
-        for part in ("weight", "bias")
-    ] + [
-        Rule(
-            f"blocks.{{i}}.attention.{n}.weight", f"blocks.{{i}}.attn.{n}.weight", norm_in, norm_out
-        )
-        for n in ("q_norm", "k_norm")
-    ]
     return [
         Table("pos_embed", positions),
         patch_convolution("squeeze", "x_embedder.proj1", shapes.channels, config.patch),
@@ -70,8 +52,10 @@ def rules(config: JiTConfig, shapes: Shapes) -> list[Rule | Table]:
         Rule("label.weight", "y_embedder.embedding_table.weight"),
         *pair("time.mlp.0", "t_embedder.mlp.0"),
         *pair("time.mlp.2", "t_embedder.mlp.2"),
-        *attention,
-        *pair("blocks.{i}.attention.proj", "blocks.{i}.attn.proj"),
+        Rule(f"{ours}.qkv.weight", f"{theirs}.qkv.weight", here, there),
+        Rule(f"{ours}.qkv.bias", f"{theirs}.qkv.bias", here, there),
+        *norms(ours, f"{theirs}.q_norm.weight", f"{theirs}.k_norm.weight", config.width // heads),
+        *pair(f"{ours}.proj", f"{theirs}.proj"),
         Rule("blocks.{i}.norm1.weight", "blocks.{i}.norm1.weight"),
         Rule("blocks.{i}.norm2.weight", "blocks.{i}.norm2.weight"),
         *pair("blocks.{i}.feedforward.w12", "blocks.{i}.mlp.w12"),

@@ -78,8 +78,7 @@ class SelfAttention(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
-        out = scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, attn_mask=mask)
-        return self.proj(rearrange(out, "b k n e -> b n (k e)"))
+        return self.proj(attend(q.to(v.dtype), k.to(v.dtype), v, mask))
 
 
 class CrossAttention(nn.Module):
@@ -100,8 +99,7 @@ class CrossAttention(nn.Module):
         """mask: True where a token of the context may be attended to."""
         q = rearrange(self.q(x), "b n (k e) -> b k n e", k=self.heads)
         k, v = rearrange(self.kv(context), "b m (s k e) -> s b k m e", s=2, k=self.heads)
-        out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(rearrange(out, "b k n e -> b n (k e)"))
+        return self.proj(attend(q, k, v, mask))
 
 
 class Heads(NamedTuple):
