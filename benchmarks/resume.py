@@ -1,5 +1,4 @@
-"""Kill a training run with SIGKILL, go on, and compare every bit with a run that was left alone.
-Twenty times.
+"""Twenty times: SIGKILL a training run, go on, and compare every bit with a run left alone.
 
     .venv/bin/python benchmarks/resume.py [trials]
 
@@ -56,8 +55,10 @@ def writing(run: Path) -> bool:
 
 
 def kill_once(run: Path, while_writing: bool) -> tuple[int, bool]:
-    """Kill a fresh run at a random moment. Returns the pictures of its last checkpoint, and whether
-    one was half-written."""
+    """Kill a fresh run at a random moment.
+
+    Returns the pictures of its last checkpoint, and whether one was half-written.
+    """
     child = start(run)
     while not (run / "checkpoints").exists():
         time.sleep(0.01)

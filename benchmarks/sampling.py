@@ -1,10 +1,8 @@
-"""The demo's pictures, painted as shipped and by the plain loop: two fp32 passes a step, one
-picture at a time.
+"""The demo's pictures, as shipped and by the plain loop: each alone, two fp32 passes a step.
 
     .venv/bin/python benchmarks/sampling.py runs/emoji
 
-Both paint the same names from the same seeds, in turns of 40, so that a change of the machine's
-mood meets both.
+Both paint the same names from the same seeds, in turns of 40: the machine's moods meet both.
 """
 
 import sys

@@ -1,11 +1,9 @@
 """Checkpoints: a dict of named states in a folder of its own, written aside and renamed when whole.
 
-    checkpoints/000085120/model.safetensors, ema_0.998.safetensors, optimizer.pt, progress.json,
-    manifest.json
+    checkpoints/000085120/{model,ema_0.998}.safetensors, optimizer.pt, progress.json, manifest.json
 
 The manifest holds the SHA-256 of each file. A reader takes the newest folder that agrees with its
-manifest, so a crash, a full disk or a flipped bit costs the steps since the one before and nothing
-else.
+manifest, so a crash, a full disk or a flipped bit costs only the steps since the one before.
 """
 
 import errno
@@ -93,8 +91,7 @@ def exists(folder: Path) -> bool:
 
 
 def load(checkpoint: Path, name: str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state of that name, as it was given to `save`. Nothing is unpickled but tensors and plain
-    values."""
+    """The state of that name, as given to `save`. Only tensors and plain values are unpickled."""
     if (path := checkpoint / f"{name}.safetensors").exists():
         return load_file(path, device=str(device))
     if (path := checkpoint / f"{name}.json").exists():
@@ -169,8 +166,7 @@ def _sha256(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Wait until the file or folder is on the disk, so that a power cut cannot reorder it after the
-    rename."""
+    """Wait until the file or folder is on disk, so that no power cut puts it after the rename."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -33,8 +33,7 @@ recipe as well."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit status: 0, 2 for a user's mistake, 128 + n when signal n
-    stopped it."""
+    """Run one verb. Exit status: 0, 2 for a user's mistake, 128 + n when signal n stopped it."""
     verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in ("--help", "-h", "help"):
         print(HELP)

@@ -31,8 +31,7 @@ def save(image: Image.Image, path: Path) -> None:
 def contact_sheet(
     pictures: UInt8[Tensor, "b 3 H W"], captions: Sequence[str], columns: int = 8, cell: int = 128
 ) -> Image.Image:
-    """The pictures in rows, at `cell` pixels each (small ones enlarged without smoothing), captions
-    below them."""
+    """Pictures in rows, `cell` pixels each (small ones enlarged unsmoothed), captions below."""
     font = _font(13)
     lines = [_wrapped(caption, font, cell) for caption in captions]
     gap, text = 8, 18 * max(map(len, lines)) + 6

@@ -1,5 +1,4 @@
-"""The one kind of error that is the user's to mend; the command line prints it without a
-traceback."""
+"""The one kind of error that is the user's to mend; the command line prints no traceback."""
 
 import difflib
 from collections.abc import Iterable

@@ -96,8 +96,7 @@ def is_run(folder: Path) -> bool:
 
 
 def load_config(run: Path) -> ExperimentConfig:
-    """The config of a run. Raises UserError where the folder is no run, or its config does not
-    fit."""
+    """The config of a run. Raises UserError where it is no run, or its config does not fit."""
     if not is_run(run):
         raise UserError(
             f"{run}: not a run's folder, there is no {CONFIG_FILE} in it; train one first"

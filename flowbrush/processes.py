@@ -50,8 +50,7 @@ def choose_device(wanted: str = "auto") -> torch.device:
 
 
 def choose_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
-    """The dtype to compute in; `auto` takes bf16 where it pays: on CUDA, and on a CPU with AMX or
-    AVX512-BF16."""
+    """The dtype of computing; `auto` = bf16 where it pays: CUDA, a CPU with AMX or AVX512-BF16."""
     if wanted == "fp32":
         return torch.float32
     if wanted == "bf16":

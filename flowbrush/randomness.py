@@ -1,8 +1,7 @@
 """Every random number is a function of (seed, purpose, index), so there is no random state to save.
 
 The index is a sample's position in the global order of training, or an optimizer step. What a
-sample draws therefore depends neither on the number of processes nor on the batch that it happens
-to share.
+sample draws therefore depends neither on the number of processes nor on the batch around it.
 """
 
 import hashlib

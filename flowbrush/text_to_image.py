@@ -49,8 +49,7 @@ class TextToImage:
     ) -> "TextToImage":
         """The model of a run, from its newest whole checkpoint.
 
-        weights: `ema` (the first average), `ema_0.999` (one by name) or `model` (the trained
-        weights themselves).
+        weights: `ema` (the first average), `ema_0.999` (one by name) or `model` (as trained).
         Raises UserError where the folder is no run or holds no checkpoint or no such weights.
         """
         config = load_config(Path(run))
@@ -72,9 +71,9 @@ class TextToImage:
     ) -> UInt8[Tensor, "b 3 H W"]:
         """One picture for each prompt, `batch` at a time, on the CPU.
 
-        sampling: None = the run's own. seeds: one a picture, None = 0, 1, 2, ...; a seed's noise is
-        drawn on the CPU, so that a picture is the same alone, in any batch, and up to rounding on
-        any device.
+        sampling: None = the run's own.
+        seeds: one a picture, None = 0, 1, 2, ...; their noise is drawn on the CPU, so a picture is
+        the same alone, in any batch, and up to rounding on any device.
         Raises UserError for a prompt that the encoder refuses.
         """
         seeds = range(len(prompts)) if seeds is None else seeds

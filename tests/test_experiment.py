@@ -57,6 +57,24 @@ def test_every_network_learns_every_prediction_in_every_space(name, dtype, predi
     assert all(bool(gradient.isfinite().all()) for gradient in gradients)
 
 
+@pytest.mark.parametrize("name", BACKBONES)
+@torch.no_grad()
+def test_every_network_may_be_cast_to_bf16_as_a_whole(name):
+    text = COLOURS if name in ("dit", "unet") else tiny().text
+    config = replace(tiny(), backbone=BACKBONES[name], text=text)
+    encoder, pixels = config.text.build(), config.space.build()
+    network = build_denoiser(config, build_shapes(config, pixels, encoder), CPU).backbone
+    torch.manual_seed(0)
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    x, t, condition = torch.randn(2, 3, 16, 16), torch.rand(2), encoder(["red", "blue"])
+    plain = network(x, t, condition)
+    half = condition.map(lambda part: part.bfloat16() if part.is_floating_point() else part)
+    cast = network.bfloat16()(x.bfloat16(), t, half)
+    assert cast.dtype == torch.bfloat16
+    assert (cast.float() - plain).norm() < 0.1 * plain.norm()
+
+
 def test_the_first_weights_depend_on_the_seed_alone():
     config = tiny()
     encoder, pixels = config.text.build(), config.space.build()

@@ -1,5 +1,7 @@
-"""DiT: Scalable Diffusion Models with Transformers (Peebles & Xie 2023). adaLN-Zero, fixed
-positions, class label."""
+"""DiT: Scalable Diffusion Models with Transformers (Peebles & Xie 2023).
+
+adaLN-Zero, fixed positions, class label.
+"""
 
 from dataclasses import dataclass
 
@@ -90,7 +92,8 @@ class DiT(nn.Module):
     ) -> Float[Tensor, "b c h w"]:
         rows, columns = x_t.shape[2] // self.patch, x_t.shape[3] // self.patch
         x = self.patches(patchify(x_t, self.patch))  # (b, n, d)
-        x = x + sincos_2d(rows, columns, x.shape[2], x.device)
+        positions = sincos_2d(rows, columns, x.shape[2], x.device)
+        x = x + positions.to(self.patches.weight.dtype)
         c = self.time(t)  # (b, d)
         if self.label is not None and condition.label is not None:
             c = c + self.label(condition.label)

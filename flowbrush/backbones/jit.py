@@ -1,6 +1,8 @@
-"""JiT: Back to Basics: Let Denoising Generative Models Denoise (Li & He 2025). Pixels, large
-patches through a bottleneck, RoPE, QK-RMSNorm, SwiGLU, and the condition as tokens in context from
-a given block on."""
+"""JiT: Back to Basics: Let Denoising Generative Models Denoise (Li & He 2025).
+
+Pixels, large patches through a bottleneck, RoPE, QK-RMSNorm, SwiGLU, and the condition as tokens
+in context from a given block on.
+"""
 
 from dataclasses import dataclass
 
@@ -119,7 +121,8 @@ class JiT(nn.Module):
     ) -> Float[Tensor, "b c h w"]:
         rows, columns = x_t.shape[2] // self.config.patch, x_t.shape[3] // self.config.patch
         x = self.patches(self.squeeze(patchify(x_t, self.config.patch)))  # (b, n, d)
-        x = x + sincos_2d(rows, columns, x.shape[2], x.device)
+        positions = sincos_2d(rows, columns, x.shape[2], x.device)
+        x = x + positions.to(self.patches.weight.dtype)
         c = self.time(t)  # (b, d)
         if self.label is not None:
             c = c + self.label(condition.label)
@@ -141,8 +144,7 @@ class JiT(nn.Module):
         )
 
     def context(self, condition: Condition, b: int) -> Float[Tensor, "b m d"]:
-        """The tokens in context: the label repeated, or the text widened, each with its own
-        position."""
+        """The tokens in context: the label repeated, or the text widened, each at its position."""
         positions = self.context_positions
         if self.label is not None:
             return self.label(condition.label)[:, None] + positions

@@ -70,8 +70,7 @@ class Tokens(NamedTuple):
 
 
 class Stream(nn.Module):
-    """What one kind of token does by itself in a block, before and after the attention where both
-    meet."""
+    """What one kind of token does by itself in a block, before and after the joint attention."""
 
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__()
@@ -150,8 +149,7 @@ class DualBlock(nn.Module):
 
 
 class LastBlock(nn.Module):
-    """A block that reads the text but leaves it as it is: nothing comes after that would read it
-    again."""
+    """A block that reads the text but leaves it as it is: nothing later reads it again."""
 
     def __init__(self, config: MMDiTConfig) -> None:
         super().__init__()
@@ -203,9 +201,10 @@ class MMDiT(nn.Module):
         config = self.config
         rows, columns = x_t.shape[2] // config.patch, x_t.shape[3] // config.patch
         image = self.patches(patchify(x_t, config.patch))  # (b, n, d)
-        image = image + sincos_2d_crop(
+        positions = sincos_2d_crop(
             rows, columns, config.positions, config.position_span, config.width, x_t.device
         )
+        image = image + positions.to(self.patches.weight.dtype)
         x = Tokens(image, self.text(condition.text).to(image.dtype))
         c = self.time(t) + self.pooled(condition.pooled)  # (b, d)
         mask = self.mask(condition, rows * columns)

@@ -52,8 +52,10 @@ class PixArtConfig:
 
 
 class Block(nn.Module):
-    """Self-attention and feed-forward, each between a modulated norm and a gate; the text between
-    them, as it is."""
+    """Self-attention and feed-forward, each between a modulated norm and a gate.
+
+    The text comes between them, as it is.
+    """
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -109,7 +111,9 @@ class PixArt(nn.Module):
     ) -> Float[Tensor, "b c h w"]:
         rows, columns = x_t.shape[2] // self.config.patch, x_t.shape[3] // self.config.patch
         x = self.patches(patchify(x_t, self.config.patch))  # (b, n, d)
-        x = x + sincos_spanned(rows, columns, self.config.position_span, x.shape[2], x.device)
+        span = self.config.position_span
+        positions = sincos_spanned(rows, columns, span, x.shape[2], x.device)
+        x = x + positions.to(self.patches.weight.dtype)
         c = self.time(t)  # (b, d)
         if self.size is not None:
             c = c + self.size(x_t)
@@ -124,8 +128,7 @@ class PixArt(nn.Module):
 
 
 class SizeEmbedding(nn.Module):
-    """The size in pixels and the aspect ratio of pictures, as a vector: thirds for height, width,
-    height / width."""
+    """Size in pixels and aspect ratio, as a vector: thirds for height, width, height / width."""
 
     def __init__(self, width: int, pixels_per_position: int) -> None:
         super().__init__()
@@ -144,8 +147,7 @@ class SizeEmbedding(nn.Module):
 def sincos_spanned(
     rows: int, columns: int, span: float, width: int, device: torch.device
 ) -> Float[Tensor, "n d"]:
-    """`sincos_2d` with the positions of either axis from 0 to `span`, so that a larger picture has
-    closer ones."""
+    """`sincos_2d` with either axis from 0 to `span`: a larger picture has closer positions."""
     frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     down, along = (torch.arange(n, dtype=torch.float64) * span / n for n in (rows, columns))
     row = down.repeat_interleave(columns)[:, None] * frequency

@@ -49,8 +49,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Placed:
-    """One example at its place, as it comes from a worker: without tensors, which would need its
-    file handles."""
+    """One example at its place, from a worker: without tensors, which need its file handles."""
 
     picture: UInt8[np.ndarray, "H W 3"]
     caption: str
@@ -71,8 +70,7 @@ def _together(examples: list[_Placed]) -> Batch:
 def batches(
     source: Source, config: BatchConfig, seed: int, start: int, rank: int = 0, world: int = 1
 ) -> Generator[Batch, None, None]:
-    """This process's part of every batch from place `start` on, without end. Close the iterator
-    when done.
+    """This process's part of every batch from place `start` on, without end. Close it when done.
 
     Raises UserError where the processes do not divide the batch.
     """
@@ -96,8 +94,7 @@ def batches(
 
 @dataclass(frozen=True)
 class _Place:
-    """Called with a place and the example that the order put there. A broken picture's place goes
-    to another."""
+    """Called with a place and the example due there. A broken picture's place goes to another."""
 
     source: Source
     flip: bool

@@ -23,8 +23,10 @@ _VARIATION = "\N{VARIATION SELECTOR-16}"
 
 @dataclass(frozen=True, kw_only=True)
 class EmojiConfig:
-    """Emoji of a single code point, named in `languages` (en, ja, de, fr, es, zh, ko, it, pt, ru,
-    tr, ar, fa, id)."""
+    """Emoji of a single code point, named in `languages`.
+
+    The languages are en, ja, de, fr, es, zh, ko, it, pt, ru, tr, ar, fa and id.
+    """
 
     concepts: int = 0  # how many; 0 = all
     choice: int = 2831  # seed of the choice; a concept's rank depends on its code point alone

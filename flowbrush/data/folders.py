@@ -1,5 +1,4 @@
-"""One's own pictures in a folder: `images/` beside `captions/`, pictures beside `NAME.txt`, or a
-folder a class.
+"""One's own pictures: `images/` beside `captions/`, or beside `NAME.txt` each, or a folder a class.
 
 Captions are one line of UTF-8 each. Names and captions are checked at the start; pictures are read
 when they are asked for, so memory holds the list of names and nothing else.
@@ -27,8 +26,7 @@ class FolderConfig:
     layout: Layout = "auto"
 
     def build(self, size: int) -> "Folder":
-        """Raises UserError for an empty folder, a missing partner, or an empty or unreadable
-        caption."""
+        """Raises UserError for an empty folder, missing partner, empty or unreadable caption."""
         return Folder(self, size)
 
 

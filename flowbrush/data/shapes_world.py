@@ -1,5 +1,6 @@
-"""A drawn world whose captions can be checked exactly: coloured shapes with a size, a count or a
-relation.
+"""A drawn world whose captions can be checked exactly.
+
+Coloured shapes with a size, a count or a relation:
 
 a large red star             大きい赤い星
 three blue squares           青い四角が三つ
@@ -119,8 +120,7 @@ class ShapesWorld:
 
 
 def draw(scene: Scene, size: int) -> np.ndarray:
-    """The scene on white ground, (size, size, 3) bytes, drawn at four times the size and
-    reduced."""
+    """The scene on white ground, (size, size, 3) bytes, drawn four times as large and reduced."""
     side = 4 * size
     image = Image.new("RGB", (side, side), "white")
     pen = ImageDraw.Draw(image)

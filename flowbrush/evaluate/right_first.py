@@ -35,16 +35,14 @@ def right_first(painted: UInt8[Tensor, "b 3 H W"], real: UInt8[Tensor, "b 3 H W"
 
 
 def ground_error(painted: UInt8[Tensor, "b 3 H W"], real: UInt8[Tensor, "b 3 H W"]) -> float:
-    """The mean distance from white, of 255, where the real picture is white; nan if it is
-    nowhere."""
+    """The mean distance from white, of 255, where the real picture is white (nan: nowhere)."""
     ground = (real >= WHITE).all(dim=1, keepdim=True).expand_as(real)
     return float((255 - painted.float())[ground].mean())
 
 
 @dataclass(frozen=True)
 class Painted:
-    """Every example painted from one of its captions. `captions` and `pictures` in the source's
-    order."""
+    """Every example painted from one of its captions, in the source's order."""
 
     captions: list[str]
     pictures: UInt8[Tensor, "b 3 H W"]
@@ -53,8 +51,7 @@ class Painted:
 
 
 def paint_all(painter: TextToImage, source: Source, limit: int) -> dict[str, Painted]:
-    """The first `limit` examples painted, once for each kind of caption (language) that they
-    have."""
+    """The first `limit` examples painted, once for each kind of caption (language) they have."""
     examples = [source[i] for i in range(min(limit, len(source)))]
     real = torch.stack([torch.tensor(example.picture) for example in examples]).permute(0, 3, 1, 2)
     painted = {}
@@ -67,8 +64,7 @@ def paint_all(painter: TextToImage, source: Source, limit: int) -> dict[str, Pai
 
 
 def summary(painted: dict[str, Painted], trained_on: tuple[str, ...] | None) -> list[str]:
-    """Lines for the user. trained_on: the kinds of captions that the run has seen; None = all of
-    them."""
+    """Lines for the user. trained_on: the kinds of captions that the run has seen; None = all."""
     seen = [kind for kind in painted if trained_on is None or kind in trained_on]
     unseen = [kind for kind in painted if kind not in seen]
 

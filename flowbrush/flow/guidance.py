@@ -21,8 +21,7 @@ class Guided:
     null: the condition of no caption, a batch of one.
     interval: guidance acts while low <= t < high.
 
-    `t` is one time for the whole batch. Keep it on the CPU: looking at it then costs no
-    synchronisation.
+    `t` is one time for the whole batch. Keep it on the CPU: a look then costs no synchronisation.
     """
 
     field: VelocityField

@@ -41,8 +41,8 @@ def transport(
 ) -> Pictures:
     """The data at t = 1 that `noise` at t = 0 flows to.
 
-    The last step is Euler's: its gap is exactly the step, so a network that predicts data ends at
-    its prediction.
+    The last step is Euler's: its gap is exactly the step, so a network that predicts
+    data ends at its prediction.
     """
 
     def slope(t: float, x: Tensor) -> Tensor:

@@ -81,11 +81,9 @@ def solve(
 
 
 def dopri5(slope: Slope, x: Tensor, t: float, end: float, rtol: float, atol: float) -> Tensor:
-    """Dormand-Prince 5(4) with steps that hold each row's error under `atol + rtol * |x|` (root
-    mean square).
+    """Dormand-Prince 5(4); each row's error stays under `atol + rtol * |x|` (root mean square).
 
-    The rows share their steps: the worst row decides. Step control after Hairer, Nørsett & Wanner,
-    II.4.
+    The rows share their steps: the worst decides. Step control: Hairer, Nørsett & Wanner, II.4.
     """
     dt = min(0.05, end - t)
     k1 = slope(t, x)

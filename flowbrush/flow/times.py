@@ -1,9 +1,10 @@
 """Which times a network is trained at and which times a solver visits.
 
 A time is drawn through the inverse of its distribution function from a uniform number, so that
-stratified and independent draws, and every distribution, share one path. A shift by s moves the
-times towards the noise, as large pictures need (Esser et al. 2024, eq. 23, in their noise time): t
--> t / (t + s (1 - t)).
+stratified and independent draws, and every distribution, share one path.
+
+A shift by s moves the times towards the noise, as large pictures need: t -> t / (t + s (1 - t))
+(Esser et al. 2024, eq. 23, there in noise time).
 """
 
 import math
@@ -37,16 +38,14 @@ class TimesConfig:
             raise UserError(f"times: std {self.std} and shift {self.shift} must be above 0")
 
     def draw(self, seed: int, places: Sequence[int], b: int, positions: int) -> Float[Tensor, " k"]:
-        """Times for the places of a batch of `b`, or of a process's part of it; each a function of
-        its place."""
+        """Times for a batch of `b`, or a process's part of it; each a function of its place."""
         if not self.stratified:
             return self.sample(uniform(seed, "times", places), positions)
         offset = float(uniform(seed, "times", [places[0] // b])[0])
         return self.sample(stratify(offset, torch.tensor(places) % b, b), positions)
 
     def sample(self, u: Float64[Tensor, " b"], positions: int) -> Float[Tensor, " b"]:
-        """Times in (0, 1], in fp32, from uniform numbers; `positions` = h * w of the flow's
-        space."""
+        """Times in (0, 1], fp32, from uniform numbers; `positions` = h * w of the flow's space."""
         t = u
         if self.distribution == "logit_normal":
             t = torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
@@ -59,14 +58,15 @@ def shifted(t: Time, shift: float) -> Time:
 
 
 def resolution_shift(shift: float, positions: int, reference: int | None) -> float:
-    """The shift that keeps the signal-to-noise ratio of `reference` positions: it grows with the
-    root of their number."""
+    """The shift that keeps the signal-to-noise ratio of `reference` positions.
+
+    It grows with the root of the number of positions.
+    """
     return shift if reference is None else shift * math.sqrt(positions / reference)
 
 
 def stratify(offset: float, places: Int[Tensor, " b"], b: int) -> Float64[Tensor, " b"]:
-    """Uniform numbers that cover (0, 1) evenly: place i of a batch of `b` gets (offset + i / b) mod
-    1.
+    """Numbers that cover (0, 1) evenly: place i of a batch of `b` gets (offset + i / b) mod 1.
 
     Each is uniform on its own, since the offset is (Kingma et al. 2021, appendix I.1).
     """

@@ -1,7 +1,7 @@
-"""DiT and SiT in their authors' layout (Peebles & Xie 2023, Ma et al. 2024): one network, two
-meanings of its output.
+"""DiT and SiT in their authors' layout (Peebles & Xie 2023, Ma et al. 2024).
 
-Both produce twice the channels; SiT's second half is never used, DiT's holds variances.
+One network, two meanings of its output: both produce twice the channels; SiT's second half is
+never used, DiT's holds variances.
 """
 
 from collections.abc import Mapping
@@ -41,9 +41,9 @@ def rules(config: DiTConfig, shapes: Shapes) -> list[Rule | Table]:
 
 
 def sizes(published: Mapping[str, Tensor], heads: int, what: str) -> tuple[DiTConfig, Shapes]:
-    """The sizes of published weights. The number of heads is not in them: 6, 12, 16, 16 for S, B,
-    L, XL.
+    """The sizes of published weights.
 
+    The number of heads is not in them: 6, 12, 16, 16 for S, B, L, XL.
     Raises UserError where they are not a DiT's.
     """
     try:

@@ -17,8 +17,7 @@ INDEX_ENDING = ".safetensors.index.json"
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """What a file holds: `.safetensors`, the index of a sharded one, or a torch file (`.pt`,
-    `.pth`, `.bin`).
+    """What a file holds: `.safetensors`, a sharded one's index, or torch's (`.pt`, `.pth`, `.bin`).
 
     A torch file may hold tensors, plain values and an argparse.Namespace, nested in any way.
     Raises UserError where the file is missing, cut short, or wants to run code.

@@ -68,9 +68,9 @@ def rules(config: JiTConfig, shapes: Shapes) -> list[Rule | Table]:
 
 
 def sizes(published: Mapping[str, Tensor], what: str) -> tuple[JiTConfig, Shapes]:
-    """The sizes of published weights. The block at which the context joins is not in them: a third
-    of the depth.
+    """The sizes of published weights.
 
+    The block at which the context joins is not in them: a third of the depth.
     Raises UserError where they are not a JiT's.
     """
     try:
@@ -99,11 +99,10 @@ def sizes(published: Mapping[str, Tensor], what: str) -> tuple[JiTConfig, Shapes
 def imported(
     published: Mapping[str, Any], what: str, names: Callable[[int], tuple[str, ...]]
 ) -> tuple[ExperimentConfig, dict[str, Weights]]:
-    """A published checkpoint, whole or bare weights, as an experiment and the states of its
-    checkpoint.
+    """A published checkpoint, whole or bare weights, as an experiment and its checkpoint's states.
 
-    The settings are the paper's for 256 and 512 px; a whole checkpoint has averages of decay 0.9999
-    and 0.9996.
+    The settings are the paper's for 256 and 512 px.
+    A whole checkpoint has averages of decay 0.9999 and 0.9996.
     """
     parts = {"model": "model", "ema_0.9999": "model_ema1", "ema_0.9996": "model_ema2"}
     bare = {

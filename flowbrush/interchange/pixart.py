@@ -1,5 +1,4 @@
-"""PixArt-alpha and -sigma as diffusers' PixArtTransformer2DModel: the names of its weights, and its
-config.
+"""PixArt-alpha and -sigma as diffusers' PixArtTransformer2DModel: weights' names, and config.
 
 It predicts the noise of a discrete diffusion, in the first half of its channels, at times from 0 to
 999 with the noise at 999. Neither names nor config say so: a network with another time_scale must
@@ -72,9 +71,9 @@ def rules(config: PixArtConfig, shapes: Shapes) -> list[Rule]:
 def config_from(
     published: Mapping[str, Any], what: str, pixels_per_position: int = 8
 ) -> PixArtConfig:
-    """The sizes that a diffusers config states. pixels_per_position, which is not in it, is of the
-    latents' encoder.
+    """The sizes that a diffusers config states.
 
+    pixels_per_position, which is not in it, is of the latents' encoder.
     Raises UserError, beginning with `what`, where it is not a network that we have.
     """
     given = _settings(published, what)
@@ -96,8 +95,7 @@ def config_from(
 
 
 def shapes_from(published: Mapping[str, Any], what: str) -> Shapes:
-    """The shapes that a diffusers config states: those it was trained with. Raises UserError as
-    `config_from` does."""
+    """The shapes in a diffusers config: those of training. Raises UserError as `config_from`."""
     given = _settings(published, what)
     side, condition = given["sample_size"], ConditionShapes(text_width=given["caption_channels"])
     return Shapes(channels=given["in_channels"], height=side, width=side, condition=condition)

@@ -1,5 +1,4 @@
-"""How the weights of a published network are named and laid out, as a list of rules that is read
-both ways.
+"""How a published network's weights are named and laid out: a list of rules, read both ways.
 
     Rule("patches.weight", "x_embedder.proj.weight", flat, unflat(16, 3, 2, 2))
 
@@ -25,8 +24,7 @@ def same(*tensors: Tensor) -> tuple[Tensor, ...]:
 class Rule:
     """Our weights `ours` are the published weights `theirs`, each one name or several.
 
-    to_ours, to_theirs: from as many tensors as there are names on one side to as many as on the
-    other.
+    to_ours, to_theirs: from as many tensors as one side has names to as many as the other has.
     """
 
     ours: str | tuple[str, ...]
@@ -51,8 +49,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Table:
-    """A published weight that follows from the sizes alone, such as fixed positions: checked, made
-    anew, never kept."""
+    """A published weight that follows from the sizes alone, such as fixed positions.
+
+    It is checked, made anew, never kept.
+    """
 
     theirs: str
     value: Callable[[], Tensor]
@@ -115,8 +115,7 @@ def to_ours(
 ) -> Weights:
     """The published weights under our names.
 
-    Raises UserError, beginning with `what`, that lists at most five keys that are missing or belong
-    to no rule.
+    Raises UserError, beginning with `what`, that lists at most five keys missing or without a rule.
     """
     spelt, tables = _spelt(rules, blocks)
     known = {name for rule in spelt for name in _names(rule.theirs)} | {t.theirs for t in tables}

@@ -45,8 +45,7 @@ def class_names(folder: Path | None, count: int) -> tuple[str, ...]:
 def import_run(family: str, file: Path, run: Path, classes: Path | None = None) -> None:
     """Write the weights in `file` as a run at 0 pictures seen, without an optimizer's state.
 
-    Raises UserError for an unknown family, a file that does not fit it, and a folder that is there
-    already.
+    Raises UserError for an unknown family, a file that does not fit it, or a folder already there.
     """
     if family not in FAMILIES:
         raise UserError(

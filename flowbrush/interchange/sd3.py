@@ -1,5 +1,4 @@
-"""Stable Diffusion 3 and 3.5 as diffusers' SD3Transformer2DModel: the names of its weights, and its
-config.
+"""Stable Diffusion 3 and 3.5 as diffusers' SD3Transformer2DModel: weights' names, and config.
 
 Its output is noise - data, hence the other sign of the last layer; its times run from 1000 (noise)
 to 0, hence the time_scale. Its last two modulations say (scale, shift).
@@ -126,8 +125,7 @@ def config_from(published: Mapping[str, Any], what: str) -> MMDiTConfig:
 
 
 def shapes_from(published: Mapping[str, Any], what: str) -> Shapes:
-    """The shapes that a diffusers config states: those it was trained with. Raises UserError as
-    `config_from` does."""
+    """The shapes in a diffusers config: those of training. Raises UserError as `config_from`."""
     given = _settings(published, what)
     side = given["sample_size"]
     condition = ConditionShapes(

@@ -21,8 +21,8 @@ def emoji() -> ExperimentConfig:
 
     Source: OpenMoji 17 (CC BY-SA 4.0), Unicode's names; JiT's parts at a small size.
     Cost: 3 to 5 minutes on two CPU cores (AVX512-BF16).
-    Result: the nearest real picture is the right one for 100 % of the English and 99.8 % of the
-    Japanese names.
+    Result: the nearest real picture is the right one
+    for 100 % of the English and 99.8 % of the Japanese names.
     """
     return ExperimentConfig(
         name="emoji",

@@ -10,7 +10,8 @@ from flowbrush.recipes.emoji import emoji
 def flux_small() -> ExperimentConfig:
     """A Flux of two double and four single blocks on 400 emoji.
 
-    Source: Flux's blocks at a small size. Cost: minutes on two CPU cores. Result: not measured.
+    Source: Flux's blocks at a small size. Cost: minutes on two CPU cores.
+    Result: 99.5 % right first in English, 99.2 % in Japanese.
     """
     return _on_emoji(
         "flux-small",
@@ -24,8 +25,8 @@ def flux_small() -> ExperimentConfig:
 def mmdit_small() -> ExperimentConfig:
     """An MMDiT of six blocks with QK-RMSNorm on 400 emoji.
 
-    Source: Stable Diffusion 3.5's blocks at a small size. Cost: minutes on two CPU cores.
-    Result: not measured.
+    Source: Stable Diffusion 3.5's blocks at a small size.
+    Cost: minutes on two CPU cores. Result: 100 % right first in English and in Japanese.
     """
     return _on_emoji(
         "mmdit-small",
@@ -36,7 +37,9 @@ def mmdit_small() -> ExperimentConfig:
 def pixart_small() -> ExperimentConfig:
     """A PixArt of six blocks on 400 emoji.
 
-    Source: PixArt's blocks at a small size. Cost: minutes on two CPU cores. Result: not measured.
+    Source: PixArt's blocks at a small size. Cost: minutes on two CPU cores.
+    Result: 44.5 % right first in English, 45.2 % in Japanese; it hears one vector, and only by
+    cross-attention.
     """
     return _on_emoji("pixart-small", PixArtConfig(depth=6, width=192, heads=6, patch=8))
 

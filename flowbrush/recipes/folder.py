@@ -13,8 +13,9 @@ from flowbrush.text import SentenceConfig
 def folder() -> ExperimentConfig:
     """Captioned pictures from `--source.path FOLDER` at 64 px, in any of 16 languages.
 
-    Source: your own. Cost: about 3 hours on two CPU cores, estimated; minutes on a GPU. Result:
-    yours to see.
+    Source: your own.
+    Cost: about 3 hours on two CPU cores, estimated; minutes on a GPU.
+    Result: yours to see.
     """
     return ExperimentConfig(
         name="folder",

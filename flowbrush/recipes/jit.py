@@ -1,5 +1,6 @@
-"""JiT as published: Back to Basics: Let Denoising Generative Models Denoise (Li & He 2025), on
-ImageNet's classes.
+"""JiT as published, on ImageNet's classes.
+
+Back to Basics: Let Denoising Generative Models Denoise (Li & He 2025).
 
 Read ImageNet from `--source.path FOLDER`, a folder a class. Trained on 8 GPUs there; weights that
 were published are taken in by `flowbrush import jit FILE --to RUN`. Guidance of 2.9 (B) and 2.2 (H)

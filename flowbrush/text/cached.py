@@ -1,5 +1,4 @@
-"""Each caption encoded once, and alone: its features then do not depend on the batch that it first
-came in."""
+"""Each caption encoded once, and alone: its features do not depend on the batch it came in."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,8 +14,7 @@ LONGEST_CAPTION = 2000  # characters; more is a mistake, not a caption
 
 
 class CachedEncoder:
-    """A TextEncoder from a function of one caption, with a bounded memory of the captions seen
-    last.
+    """A TextEncoder from a function of one caption, with a bounded memory of recent captions.
 
     encode: one caption -> a Condition of batch 1 without padding.
     """
@@ -37,8 +35,7 @@ class CachedEncoder:
         return self._null
 
     def __call__(self, captions: list[str]) -> Condition:
-        """A batch, padded to its longest caption. Raises UserError for a caption beyond all
-        measure."""
+        """A batch, padded to its longest caption. Raises UserError for one beyond all measure."""
         rows = [self._row(caption) for caption in captions]
         if all(row.text_mask is None and _tokens(row) == _tokens(rows[0]) for row in rows):
             return _stacked(rows)

@@ -11,8 +11,7 @@ from flowbrush.shapes import ConditionShapes
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsConfig:
-    """The names of the classes, in the order of their numbers; empty = as the data source names
-    them."""
+    """The classes' names, in the order of their numbers; empty = as the source names them."""
 
     names: tuple[str, ...] = ()
 
@@ -21,8 +20,7 @@ class LabelsConfig:
 
 
 class Labels:
-    """A TextEncoder whose captions are the names of classes. The null label is the number after the
-    last."""
+    """A TextEncoder with class names as captions. The null label is the number after the last."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._numbers = {name: i for i, name in enumerate(names)}

@@ -1,5 +1,4 @@
-"""A sequence of token vectors for an English caption: MiniLM-L6 (Wang et al. 2020), from a package
-with its weights."""
+"""Token vectors of an English caption: MiniLM-L6 (Wang et al. 2020), packed with its weights."""
 
 from dataclasses import dataclass
 
@@ -13,8 +12,7 @@ from flowbrush.text.cached import CachedEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class MiniLMConfig:
-    """One text token (384 wide) for each word piece, cut at `tokens`; the mean of them as
-    `pooled`."""
+    """One text token (384 wide) a word piece, cut at `tokens`; the mean of them as `pooled`."""
 
     tokens: int = 32
 

@@ -1,6 +1,7 @@
-"""One vector for a sentence in any of 16 languages: the Universal Sentence Encoder (multilingual,
-v3; Yang et al. 2020), from a package that holds its weights. A sentence and its translation get
-nearly the same vector."""
+"""One vector for a sentence in any of 16 languages, and nearly the same for its translation.
+
+The Universal Sentence Encoder (multilingual, v3; Yang et al. 2020), its weights from a package.
+"""
 
 from dataclasses import dataclass
 from functools import cache

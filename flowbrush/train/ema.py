@@ -10,8 +10,7 @@ from torch import Tensor, nn
 class EMA:
     """average <- decay * average + (1 - decay) * weight, after every step.
 
-    The decay at step n is at most (1 + n) / (10 + n), so that a young average forgets its first,
-    untrained weights.
+    The decay at step n is at most (1 + n) / (10 + n): a young average forgets its untrained start.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -29,8 +28,7 @@ class EMA:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network computes with the averages inside the `with`; its weights come back to the
-        bit."""
+        """The network has the averages inside the `with`; its weights come back to the bit."""
         self._swap()
         try:
             yield

@@ -5,8 +5,7 @@ from types import FrameType
 
 
 class Interruption:
-    """After the first signal `asked` is true; a second one ends the process at once, as it would
-    without this."""
+    """After one signal `asked` is true; a second ends the process at once, as without this."""
 
     def __init__(self) -> None:
         self.signal = 0

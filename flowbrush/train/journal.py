@@ -1,5 +1,4 @@
-"""What a run writes down: a line of JSON now and then, a curve, a progress bar, and TensorBoard or
-W&B if asked."""
+"""What a run writes down: lines of JSON, a curve, a progress bar, TensorBoard or W&B if asked."""
 
 import json
 import math
@@ -113,8 +112,7 @@ class Journal:
 
 
 def _lines_until(path: Path, seen: int) -> list[dict[str, Any]]:
-    """The lines up to the pictures seen; later ones, which a crash left behind, are taken out of
-    the file."""
+    """The lines up to the pictures seen; later ones, left by a crash, are taken out of the file."""
     if not path.exists():
         return []
     lines = []

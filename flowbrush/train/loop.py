@@ -35,8 +35,7 @@ def train(
     """Train until `config.train.pictures` are seen, from the newest checkpoint in `run`, if any.
 
     changeable: dotted beginnings of the fields in which `config` may differ from the run's own.
-    Returns the exit status: 0 when done, 128 + the signal's number when a signal stopped it (after
-    a checkpoint).
+    Returns the exit status: 0 when done, 128 + n when signal n stopped it, after a checkpoint.
     Raises UserError for what the user can mend.
     """
     # Build the parts.

@@ -9,8 +9,7 @@ from flowbrush.errors import UserError
 def compile_blocks(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     """`torch.compile` each block.
 
-    Raises UserError for bf16 on a CPU: torch 2.13 then computes gradients that are not finite, and
-    says nothing.
+    Raises UserError for bf16 on a CPU: torch 2.13 silently computes gradients that are not finite.
     """
     if device.type == "cpu" and dtype == torch.bfloat16:
         raise UserError(

@@ -1,5 +1,4 @@
-"""The pictures of a run that could not be read: counted, listed in a file, and never passed over in
-silence."""
+"""A run's unreadable pictures: counted, listed in a file, and never passed over in silence."""
 
 import json
 from pathlib import Path

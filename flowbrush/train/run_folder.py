@@ -18,10 +18,8 @@ def opened(
 ) -> Iterator[None]:
     """The folder is there, holds this config, and no other process trains in it.
 
-    attribution: whom the pictures are due to; kept in the folder, since what the run paints owes it
-    too.
-    changeable: dotted names, or beginnings of them, of what may differ from the config that the run
-    was begun with.
+    attribution: whom the pictures are due to; kept in the folder: what the run paints owes it too.
+    changeable: dotted names, or beginnings of them, of what may differ from the run's config.
     Raises UserError where something else differs, or another process is at it.
     """
     if is_run(run):

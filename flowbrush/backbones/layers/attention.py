@@ -47,16 +47,14 @@ def rotary_2d(
 
 
 def rotate(x: Float[Tensor, "b k n e"], rotary: Rotary) -> Float[Tensor, "b k n e"]:
-    """Turn channel i of a head together with channel i + e/2: halves, which are faster than
-    neighbours."""
+    """Turn channels i and i + e/2 of a head together: halves, which are faster than neighbours."""
     first, second = x.chunk(2, dim=-1)
     cos, sin = rotary.cos.to(x.dtype), rotary.sin.to(x.dtype)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention. qk_norm: called with the width of a head, the norm of queries and
-    keys."""
+    """Multi-head self-attention. qk_norm: from a head's width, the norm of queries and keys."""
 
     def __init__(
         self, width: int, heads: int, qk_norm: Callable[[int], nn.Module] = nn.Identity
@@ -135,8 +133,7 @@ def attend(
     v: Float[Tensor, "b k m e"],
     mask: Bool[Tensor, "b 1 1 m"] | None = None,
 ) -> Float[Tensor, "b n d"]:
-    """What each query finds, its heads side by side. mask: True where a token may be attended
-    to."""
+    """What each query finds, heads side by side. mask: True where a token may be attended to."""
     out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return rearrange(out, "b k n e -> b n (k e)")
 
@@ -153,8 +150,7 @@ def rotary_axes(
 ) -> Rotary:
     """Angles for h * w tokens in row order, after `still` leading tokens that are not turned.
 
-    Of a head's channels axes[0] stay, axes[1] turn with the row and axes[2] with the column, in
-    this order of pairs.
+    Of a head's channels axes[0] stay, axes[1] turn by row, axes[2] by column; pairs in this order.
     """
 
     def turned(places: Tensor, channels: int) -> Tensor:

@@ -35,8 +35,7 @@ def sincos_2d(h: int, w: int, width: int, device: torch.device) -> Float[Tensor,
 def sincos_2d_crop(
     h: int, w: int, side: int, span: float, width: int, device: torch.device
 ) -> Float[Tensor, "n d"]:
-    """As `sincos_2d`, for h * w tokens in the middle of `side` * `side` whose positions run from 0
-    to `span`."""
+    """As `sincos_2d`, for the middle h * w of `side` * `side` tokens at positions 0 to `span`."""
     frequency = 1 / 10000.0 ** (torch.arange(width // 4, dtype=torch.float64) / (width // 4))
 
     def along(length: int) -> Tensor:
@@ -49,11 +48,9 @@ def sincos_2d_crop(
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids of `scale * t`, then a small network. Wavelengths grow from 2 pi to 10,000 times
-    that.
+    """Sinusoids of `scale * t`, of wavelengths 2 pi to 10,000 times that, then a small network.
 
-    A negative scale embeds the noise time instead, `-scale * (1 - t)`, for weights that grew up
-    with noise at 1.
+    A negative scale embeds the noise time, `-scale * (1 - t)`, for weights raised with noise at 1.
     """
 
     def __init__(self, width: int, scale: float, frequencies: int = 128) -> None:
@@ -69,4 +66,5 @@ class TimeEmbedding(nn.Module):
         exponent = torch.arange(self.frequencies, dtype=torch.float32, device=t.device)
         seen = self.scale * (t.float() if self.scale > 0 else t.float() - 1)
         angles = seen[:, None] * torch.exp(-math.log(10000.0) / self.frequencies * exponent)
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1)
+        return self.mlp(waves.to(next(self.mlp.parameters()).dtype))

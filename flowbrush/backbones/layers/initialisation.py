@@ -4,8 +4,7 @@ from torch import nn
 
 
 def xavier_linears(network: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases for every linear layer of `network`; call it before
-    the exceptions."""
+    """Xavier-uniform weights, zero biases in all linear layers; call it before the exceptions."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
