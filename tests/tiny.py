@@ -38,12 +38,12 @@ def tiny() -> ExperimentConfig:
 
 
 def longer() -> ExperimentConfig:
-    """Long enough to be killed in the middle: 250 steps, a checkpoint every 10."""
+    """Long enough to be killed in the middle: 375 steps, a checkpoint every 10."""
     config = tiny()
     return replace(
         config,
-        train=replace(config.train, pictures=2_000),
-        watch=replace(config.watch, checkpoint=80, preview=2_000),
+        train=replace(config.train, pictures=3_000),
+        watch=replace(config.watch, checkpoint=80, preview=3_000),
     )
 
 

@@ -108,7 +108,7 @@ def test_a_run_killed_with_sigkill_goes_on_to_the_same_bits(tmp_path: Path) -> N
     child = _command(tmp_path / "killed")
     while child.poll() is None and not (tmp_path / "killed" / "checkpoints").exists():
         time.sleep(0.02)
-    time.sleep(random.uniform(0.0, 1.0))
+    time.sleep(random.uniform(0.0, 0.5))
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL, "the run was over before it could be killed"
     assert _command(tmp_path / "killed").wait() == 0
@@ -125,7 +125,7 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path, numbe
     assert child.returncode == 128 + number
     assert f"go on with: flowbrush train {tmp_path / 'run'}" in said
     seen = checkpoint.load(checkpoint.newest(tmp_path / "run" / "checkpoints", print), "progress")
-    assert 0 < seen["pictures"] < 2_000
+    assert 0 < seen["pictures"] < 3_000
 
 
 def _command(run: Path) -> subprocess.Popen[bytes]:
