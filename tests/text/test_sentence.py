@@ -1,5 +1,9 @@
 """One vector for a sentence and its translation."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -60,3 +64,21 @@ def test_shapes_say_what_a_condition_holds(encoder):
 def test_the_encoder_is_no_part_of_what_is_trained(encoder):
     assert not isinstance(encoder, torch.nn.Module)
     assert not encoder(["cat"]).pooled.requires_grad
+
+
+def test_the_vectors_do_not_depend_on_the_number_of_threads():
+    code = (
+        "from flowbrush.text import SentenceConfig; import hashlib;"
+        "text = SentenceConfig().build()(['fox', 'キツネの顔', 'a red apple']).pooled;"
+        "print(hashlib.sha256(text.numpy().tobytes()).hexdigest())"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(said) == 1
