@@ -1,6 +1,6 @@
 """What a picture is conditioned on: a label, text tokens, a pooled text vector, or several."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -37,7 +37,7 @@ class Condition:
 
     def replaced_where(self, dropped: Bool[Tensor, " b"], null: "Condition") -> "Condition":
         """The null condition (a batch of one) in the `dropped` rows: dropout for guidance."""
-        own, other = _alike(self, null.expanded(len(dropped)))
+        own, other = _alike([self, null.expanded(len(dropped))])
 
         def choose(name: str) -> Tensor | None:
             mine, nulls = getattr(own, name), getattr(other, name)
@@ -49,24 +49,29 @@ class Condition:
 
     def followed_by(self, other: "Condition") -> "Condition":
         """Both batches as one, `other` after this one."""
-        first, second = _alike(self, other)
-
-        def join(name: str) -> Tensor | None:
-            part = getattr(first, name)
-            return None if part is None else torch.cat([part, getattr(second, name)])
-
-        return Condition(**{f.name: join(f.name) for f in fields(self)})
+        return joined([self, other])
 
 
-def _alike(first: Condition, second: Condition) -> tuple[Condition, Condition]:
-    """Both conditions with the same number of tokens, and with a mask where either has one."""
-    if first.text is None or second.text is None:
-        return first, second
-    n = max(first.text.shape[1], second.text.shape[1])
-    ragged = first.text.shape[1] != second.text.shape[1]
-    if not ragged and first.text_mask is None and second.text_mask is None:
-        return first, second
-    return _padded(first, n), _padded(second, n)
+def joined(conditions: Sequence[Condition]) -> Condition:
+    """Batches as one, in their order, their texts padded to the longest."""
+    alike = _alike(conditions)
+
+    def join(name: str) -> Tensor | None:
+        parts = [getattr(condition, name) for condition in alike]
+        return None if parts[0] is None else torch.cat(parts)
+
+    return Condition(**{f.name: join(f.name) for f in fields(Condition)})
+
+
+def _alike(conditions: Sequence[Condition]) -> list[Condition]:
+    """The conditions with the same number of tokens, and with a mask where any of them has one."""
+    texts = [condition.text for condition in conditions if condition.text is not None]
+    if len(texts) < len(conditions):
+        return list(conditions)
+    lengths = {text.shape[1] for text in texts}
+    if len(lengths) == 1 and all(condition.text_mask is None for condition in conditions):
+        return list(conditions)
+    return [_padded(condition, max(lengths)) for condition in conditions]
 
 
 def _padded(condition: Condition, n: int) -> Condition:

@@ -2,11 +2,8 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import reduce
 
-import torch
-
-from flowbrush.condition import Condition
+from flowbrush.condition import Condition, joined
 from flowbrush.errors import UserError
 from flowbrush.shapes import ConditionShapes
 
@@ -36,10 +33,7 @@ class CachedEncoder:
 
     def __call__(self, captions: list[str]) -> Condition:
         """A batch, padded to its longest caption. Raises UserError for one beyond all measure."""
-        rows = [self._row(caption) for caption in captions]
-        if all(row.text_mask is None and _tokens(row) == _tokens(rows[0]) for row in rows):
-            return _stacked(rows)
-        return reduce(Condition.followed_by, rows)
+        return joined([self._row(caption) for caption in captions])
 
     def _row(self, caption: str) -> Condition:
         if caption in self._rows:
@@ -55,18 +49,6 @@ class CachedEncoder:
         while self._left < 0 and len(self._rows) > 1:
             self._left += _bytes(self._rows.popitem(last=False)[1])
         return row
-
-
-def _tokens(row: Condition) -> int:
-    return 0 if row.text is None else row.text.shape[1]
-
-
-def _stacked(rows: list[Condition]) -> Condition:
-    def join(name: str) -> torch.Tensor | None:
-        parts = [part for row in rows if (part := getattr(row, name)) is not None]
-        return torch.cat(parts) if parts else None
-
-    return Condition(text=join("text"), pooled=join("pooled"))
 
 
 def _bytes(row: Condition) -> int:
