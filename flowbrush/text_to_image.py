@@ -56,7 +56,8 @@ class TextToImage:
         found = checkpoint.newest(Path(run) / CHECKPOINT_FOLDER, say)
         if weights == "ema":
             weights = f"ema_{config.train.ema[0]}" if config.train.ema else "model"
-        chosen, encoder, space = choose_device(device), config.text.build(), config.space.build()
+        chosen = choose_device(device)
+        encoder, space = config.text.build(chosen), config.space.build(chosen)
         denoiser = build_denoiser(config, build_shapes(config, space, encoder), chosen)
         denoiser.backbone.load_state_dict(checkpoint.load(found, weights, chosen))
         return cls(config, denoiser, encoder, space, chosen)

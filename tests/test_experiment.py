@@ -42,7 +42,7 @@ def test_every_network_learns_every_prediction_in_every_space(name, dtype, predi
     text = COLOURS if name in ("dit", "unet") else tiny().text
     flow = FlowConfig(prediction=prediction, loss_space=space)
     config = replace(tiny(), backbone=BACKBONES[name], text=text, flow=flow)
-    encoder, pixels = config.text.build(), config.space.build()
+    encoder, pixels = config.text.build(CPU), config.space.build(CPU)
     denoiser = build_denoiser(config, build_shapes(config, pixels, encoder), CPU)
     torch.manual_seed(0)
     for weight in denoiser.parameters():
@@ -62,7 +62,7 @@ def test_every_network_learns_every_prediction_in_every_space(name, dtype, predi
 def test_every_network_may_be_cast_to_bf16_as_a_whole(name):
     text = COLOURS if name in ("dit", "unet") else tiny().text
     config = replace(tiny(), backbone=BACKBONES[name], text=text)
-    encoder, pixels = config.text.build(), config.space.build()
+    encoder, pixels = config.text.build(CPU), config.space.build(CPU)
     network = build_denoiser(config, build_shapes(config, pixels, encoder), CPU).backbone
     torch.manual_seed(0)
     for weight in network.parameters():
@@ -77,7 +77,7 @@ def test_every_network_may_be_cast_to_bf16_as_a_whole(name):
 
 def test_the_first_weights_depend_on_the_seed_alone():
     config = tiny()
-    encoder, pixels = config.text.build(), config.space.build()
+    encoder, pixels = config.text.build(CPU), config.space.build(CPU)
     shapes = build_shapes(config, pixels, encoder)
 
     def weights(seed: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.processes import Processes
 from flowbrush.train.loop import train
 
+CPU = torch.device("cpu")
 PROMPTS = ["a large red circle", "青い四角が三つ", "a fox", ""] * 4
 
 
@@ -19,13 +20,12 @@ PROMPTS = ["a large red circle", "青い四角が三つ", "a fox", ""] * 4
 def painter() -> TextToImage:
     """Random weights everywhere, so that every part of the network has its say."""
     config = replace(tiny(), sampling=SamplingConfig(steps=4))
-    encoder, space = config.text.build(), config.space.build()
-    cpu = torch.device("cpu")
-    denoiser = build_denoiser(config, build_shapes(config, space, encoder), cpu)
+    encoder, space = config.text.build(CPU), config.space.build(CPU)
+    denoiser = build_denoiser(config, build_shapes(config, space, encoder), CPU)
     torch.manual_seed(1)
     for weight in denoiser.parameters():
         torch.nn.init.normal_(weight, std=0.2)
-    return TextToImage(config, denoiser, encoder, space, cpu)
+    return TextToImage(config, denoiser, encoder, space, CPU)
 
 
 def test_a_prompt_and_a_seed_give_the_same_picture_alone_and_in_a_batch_of_16(

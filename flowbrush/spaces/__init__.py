@@ -1,5 +1,6 @@
 """Where the flow lives: pictures in, what the network sees, pictures out."""
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, UInt8
@@ -20,8 +21,8 @@ class Space(Protocol):
         """Costly and deterministic: what may be stored."""
         ...
 
-    def normalize(self, stored: Tensor) -> Float[Tensor, "b c h w"]:
-        """Cheap, at each step."""
+    def normalize(self, stored: Tensor, keys: Sequence[int]) -> Float[Tensor, "b c h w"]:
+        """Cheap, at each step. keys: one a picture, for what is drawn by chance."""
         ...
 
     def decode(self, x: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b 3 H W"]: ...

@@ -1,5 +1,6 @@
 """Pixel space: bytes 0..255 to -1..1 and back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 class PixelConfig:
     """Pixels need no choices."""
 
-    def build(self) -> "PixelSpace":
+    def build(self, device: torch.device) -> "PixelSpace":
         return PixelSpace()
 
 
@@ -24,7 +25,9 @@ class PixelSpace:
     def compress(self, pictures: UInt8[Tensor, "b 3 H W"]) -> UInt8[Tensor, "b 3 H W"]:
         return pictures
 
-    def normalize(self, stored: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
+    def normalize(
+        self, stored: UInt8[Tensor, "b 3 H W"], keys: Sequence[int]
+    ) -> Float[Tensor, "b 3 H W"]:
         return stored.float() / 127.5 - 1
 
     def decode(self, x: Float[Tensor, "b 3 H W"]) -> UInt8[Tensor, "b 3 H W"]:

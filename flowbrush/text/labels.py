@@ -15,7 +15,7 @@ class LabelsConfig:
 
     names: tuple[str, ...] = ()
 
-    def build(self) -> "Labels":
+    def build(self, device: torch.device) -> "Labels":
         return Labels(self.names)
 
 

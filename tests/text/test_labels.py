@@ -1,12 +1,14 @@
 """Class names to numbers."""
 
 import pytest
+import torch
 
 from flowbrush.errors import UserError
 from flowbrush.shapes import ConditionShapes
 from flowbrush.text.labels import LabelsConfig
 
-ANIMALS = LabelsConfig(names=("cat", "dog", "狐")).build()
+CPU = torch.device("cpu")
+ANIMALS = LabelsConfig(names=("cat", "dog", "狐")).build(CPU)
 
 
 def test_a_class_is_its_place_among_the_names():
@@ -32,7 +34,7 @@ def test_an_unknown_class_near_nothing_is_refused_with_the_known():
 
 
 def test_of_many_classes_ten_are_told():
-    digits = LabelsConfig(names=tuple(f"n{i:02}" for i in range(11))).build()
+    digits = LabelsConfig(names=tuple(f"n{i:02}" for i in range(11))).build(CPU)
     with pytest.raises(UserError, match=r"n08, n09, \.\.\.\)"):
         digits(["zebra"])
 

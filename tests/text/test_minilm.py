@@ -7,12 +7,14 @@ from flowbrush.shapes import ConditionShapes
 from flowbrush.text.cached import CachedEncoder
 from flowbrush.text.minilm import MiniLMConfig
 
+CPU = torch.device("cpu")
+
 LONG = "a small red fox sleeps below an old green tree"
 
 
 @pytest.fixture(scope="module")
 def encoder() -> CachedEncoder:
-    return MiniLMConfig(tokens=8).build()
+    return MiniLMConfig(tokens=8).build(CPU)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ from flowbrush.shapes import ConditionShapes
 from flowbrush.text.cached import CachedEncoder
 from flowbrush.text.sentence import SentenceConfig
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(scope="module")
 def encoder() -> CachedEncoder:
-    return SentenceConfig().build()
+    return SentenceConfig().build(CPU)
 
 
 def cosine(encoder: CachedEncoder, first: str, second: str) -> float:
@@ -51,8 +53,8 @@ def test_null_is_the_empty_caption(encoder):
 
 
 def test_a_caption_has_the_same_bits_in_any_batch(encoder):
-    alone = SentenceConfig().build()(["fox"]).pooled[0]
-    assert torch.equal(SentenceConfig().build()(["cat", "fox"]).pooled[1], alone)
+    alone = SentenceConfig().build(CPU)(["fox"]).pooled[0]
+    assert torch.equal(SentenceConfig().build(CPU)(["cat", "fox"]).pooled[1], alone)
 
 
 def test_shapes_say_what_a_condition_holds(encoder):
@@ -69,7 +71,7 @@ def test_the_encoder_is_no_part_of_what_is_trained(encoder):
 def test_the_vectors_do_not_depend_on_the_number_of_threads():
     code = (
         "from flowbrush.text import SentenceConfig; import hashlib;"
-        "text = SentenceConfig().build()(['fox', 'キツネの顔', 'a red apple']).pooled;"
+        "text = SentenceConfig().build('cpu')(['fox', 'キツネの顔', 'a red apple']).pooled;"
         "print(hashlib.sha256(text.numpy().tobytes()).hexdigest())"
     )
     said = {
