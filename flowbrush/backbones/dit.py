@@ -94,11 +94,14 @@ class DiT(nn.Module):
         x = self.patches(patchify(x_t, self.patch))  # (b, n, d)
         positions = sincos_2d(rows, columns, x.shape[2], x.device)
         x = x + positions.to(self.patches.weight.dtype)
-        c = self.time(t)  # (b, d)
-        if self.label is not None and condition.label is not None:
-            c = c + self.label(condition.label)
+        c = self.vector(t, condition)
         for block in self.blocks:
             x = block(x, c)
         shift, scale = self.modulation(c)
         x = self.output(modulate(self.norm(x), shift, scale))  # (b, n, p p c) or (b, n, p p 2c)
         return unpatchify(x, self.patch, rows)[:, : self.channels]
+
+    def vector(self, t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b d"]:
+        """What modulates the blocks: the time, and the label where there is one."""
+        c = self.time(t)
+        return c if self.label is None else c + self.label(condition.label)

@@ -199,9 +199,7 @@ class Flux(nn.Module):
         m = x.text.shape[1]
         rotary = rotary_axes(rows, columns, config.axes, m, x_t.device, config.theta)
         mask = self.mask(condition, rows * columns)
-        c = self.time(t) + self.pooled(condition.pooled)  # (b, d)
-        if self.guidance is not None and config.guidance is not None:
-            c = c + self.guidance(torch.full_like(t, config.guidance))
+        c = self.vector(t, condition)
         for block in self.doubles:
             x = block(x, c, rotary, mask)
         joined = torch.cat(x, dim=1)  # (b, m + n, d)
@@ -211,11 +209,19 @@ class Flux(nn.Module):
         packed = self.output(modulate(self.norm(joined[:, m:]), shift, scale))
         return rearrange(packed, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=patch, q=patch)
 
+    def vector(self, t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b d"]:
+        """What modulates the blocks: the time with the pooled text, and the guidance it is told."""
+        c = self.time(t) + self.pooled(condition.pooled)
+        if self.guidance is not None and self.config.guidance is not None:
+            c = c + self.guidance(torch.full_like(t, self.config.guidance))
+        return c
+
     def read(self, condition: Condition) -> Float[Tensor, "b m d"]:
         """Tokens of the text; where padding is attended to, always padded to the same length."""
         text = condition.text
         if not self.config.mask_text and self.text_tokens is not None and text is not None:
-            text = pad(text, (0, 0, 0, max(0, self.text_tokens - text.shape[1])))
+            missing = self.text_tokens - text.shape[1]
+            text = pad(text, (0, 0, 0, missing)) if missing > 0 else text
         return self.text(text)
 
     def mask(self, condition: Condition, n: int) -> Bool[Tensor, "b 1 1 s"] | None:

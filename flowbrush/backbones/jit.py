@@ -123,11 +123,7 @@ class JiT(nn.Module):
         x = self.patches(self.squeeze(patchify(x_t, self.config.patch)))  # (b, n, d)
         positions = sincos_2d(rows, columns, x.shape[2], x.device)
         x = x + positions.to(self.patches.weight.dtype)
-        c = self.time(t)  # (b, d)
-        if self.label is not None:
-            c = c + self.label(condition.label)
-        if self.pooled is not None:
-            c = c + self.pooled(condition.pooled)
+        c = self.vector(t, condition)
         context = self.context(condition, len(x))  # (b, m, d)
         mask = self.mask(condition, context.shape[1], x.shape[1])
         head = self.config.width // self.config.heads
@@ -142,6 +138,15 @@ class JiT(nn.Module):
         return unpatchify(
             self.output(modulate(self.norm(x), shift, scale)), self.config.patch, rows
         )
+
+    def vector(self, t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b d"]:
+        """What modulates the blocks: the time, with the label or the pooled text."""
+        c = self.time(t)
+        if self.label is not None:
+            c = c + self.label(condition.label)
+        if self.pooled is not None:
+            c = c + self.pooled(condition.pooled)
+        return c
 
     def context(self, condition: Condition, b: int) -> Float[Tensor, "b m d"]:
         """The tokens in context: the label repeated, or the text widened, each at its position."""

@@ -206,7 +206,7 @@ class MMDiT(nn.Module):
         )
         image = image + positions.to(self.patches.weight.dtype)
         x = Tokens(image, self.text(condition.text).to(image.dtype))
-        c = self.time(t) + self.pooled(condition.pooled)  # (b, d)
+        c = self.vector(t, condition)
         mask = self.mask(condition, rows * columns)
         for block in self.blocks:
             x = block(x, c, mask)
@@ -214,6 +214,10 @@ class MMDiT(nn.Module):
         return unpatchify(
             self.output(modulate(self.norm(x.image), shift, scale)), config.patch, rows
         )
+
+    def vector(self, t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b d"]:
+        """What modulates the blocks: the time with the pooled text."""
+        return self.time(t) + self.pooled(condition.pooled)
 
     def mask(self, condition: Condition, n: int) -> Bool[Tensor, "b 1 1 s"] | None:
         """True for the image and for real text tokens; None where all are real."""

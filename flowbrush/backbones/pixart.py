@@ -114,7 +114,7 @@ class PixArt(nn.Module):
         span = self.config.position_span
         positions = sincos_spanned(rows, columns, span, x.shape[2], x.device)
         x = x + positions.to(self.patches.weight.dtype)
-        c = self.time(t)  # (b, d)
+        c = self.vector(t, condition)
         if self.size is not None:
             c = c + self.size(x_t)
         shared = torch.stack(self.modulation(c), dim=1)  # (b, 6, d)
@@ -125,6 +125,10 @@ class PixArt(nn.Module):
         shift, scale = (self.table + c[:, None]).unbind(1)
         x = self.output(modulate(self.norm(x), shift, scale))  # (b, n, p p c) or (b, n, p p 2c)
         return unpatchify(x, self.config.patch, rows)[:, : x_t.shape[1]]
+
+    def vector(self, t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b d"]:
+        """What modulates the blocks: the time alone, the text is attended to."""
+        return self.time(t)
 
 
 class SizeEmbedding(nn.Module):

@@ -79,9 +79,7 @@ class UNet(nn.Module):
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], condition: Condition
     ) -> Float[Tensor, "b c h w"]:
-        c = self.time(t)  # (b, d)
-        if self.label is not None:
-            c = c + self.label(condition.label)
+        c = self.vector(t, condition)
         x, seen = self.first(x_t), []
         for level, block in enumerate(self.down):
             x = block(nn.functional.avg_pool2d(x, 2) if level else x, c)
@@ -92,3 +90,8 @@ class UNet(nn.Module):
             x = interpolate(x, beside.shape[2:]) if x.shape[2:] != beside.shape[2:] else x
             x = block(torch.cat([x, beside], dim=1), c)
         return self.output(silu(self.norm(x)))
+
+    def vector(self, t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b d"]:
+        """What modulates the blocks: the time, and the label where there is one."""
+        c = self.time(t)
+        return c if self.label is None else c + self.label(condition.label)

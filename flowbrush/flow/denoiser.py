@@ -45,7 +45,7 @@ class Denoiser(nn.Module):
 
     def predict(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:
         """The network's own output, in the dtype of x_t."""
-        output: Tensor = self.backbone(x_t, t.to(x_t.device), condition)
+        output: Tensor = self.backbone(x_t, t, condition)
         return output.to(x_t.dtype)
 
     def forward(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:

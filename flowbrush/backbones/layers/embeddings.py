@@ -63,8 +63,10 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(first, nn.SiLU(), second)
 
     def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        weight = next(self.mlp.parameters())
+        t = t.to(weight.device, torch.float32)  # a solver keeps its times on the CPU
         exponent = torch.arange(self.frequencies, dtype=torch.float32, device=t.device)
-        seen = self.scale * (t.float() if self.scale > 0 else t.float() - 1)
+        seen = self.scale * (t if self.scale > 0 else t - 1)
         angles = seen[:, None] * torch.exp(-math.log(10000.0) / self.frequencies * exponent)
         waves = torch.cat([angles.cos(), angles.sin()], dim=1)
-        return self.mlp(waves.to(next(self.mlp.parameters()).dtype))
+        return self.mlp(waves.to(weight.dtype))
