@@ -28,8 +28,9 @@ class Condition:
     def rows(self, chosen: Int[Tensor, " k"]) -> "Condition":
         return self.map(lambda part: part[chosen])
 
-    def to(self, device: torch.device) -> "Condition":
-        return self.map(lambda part: part.to(device))
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "Condition":
+        """dtype: of the parts that are not whole numbers or masks; None = as they are."""
+        return self.map(lambda part: part.to(device, dtype if part.is_floating_point() else None))
 
     def expanded(self, b: int) -> "Condition":
         """One condition, repeated for a batch of `b`."""

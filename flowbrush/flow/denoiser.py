@@ -45,7 +45,8 @@ class Denoiser(nn.Module):
 
     def predict(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:
         """The network's own output, in the dtype of x_t."""
-        output: Tensor = self.backbone(x_t, t, condition)
+        dtype = next(self.backbone.parameters(), x_t).dtype
+        output: Tensor = self.backbone(x_t.to(dtype), t, condition)
         return output.to(x_t.dtype)
 
     def forward(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:

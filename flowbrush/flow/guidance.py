@@ -14,7 +14,7 @@ from flowbrush.flow.denoiser import VelocityField
 from flowbrush.flow.path import Pictures
 
 
-@dataclass(frozen=True)
+@dataclass
 class Guided:
     """A VelocityField around another: both passes in one batch, one pass outside the interval.
 
@@ -29,11 +29,19 @@ class Guided:
     scale: float
     interval: tuple[float, float] = (0.0, 1.0)
 
+    def __post_init__(self) -> None:
+        self._joined: tuple[Condition, Condition] | None = None
+
     def __call__(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:
         low, high = self.interval
         if self.scale == 1 or not low <= float(t[0]) < high:
             return self.field(x_t, t, condition)
-        b = len(x_t)
-        both = condition.followed_by(self.null.expanded(b))
+        both = self._followed_by_null(condition, len(x_t))
         given, unguided = self.field(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
         return unguided + self.scale * (given - unguided)
+
+    def _followed_by_null(self, condition: Condition, b: int) -> Condition:
+        """The same object at every step of a solver, so that work on it can be done once."""
+        if self._joined is None or self._joined[0] is not condition:
+            self._joined = condition, condition.followed_by(self.null.expanded(b))
+        return self._joined[1]

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from flowbrush.spaces.latent import LatentConfig
 from flowbrush.spaces.pixel import PixelConfig
 
 
@@ -28,4 +29,4 @@ class Space(Protocol):
     def decode(self, x: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b 3 H W"]: ...
 
 
-SpaceConfig = PixelConfig
+SpaceConfig = PixelConfig | LatentConfig
