@@ -129,4 +129,5 @@ def build_denoiser(config: ExperimentConfig, shapes: Shapes, device: torch.devic
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         backbone = config.backbone.build(shapes)
-    return Denoiser(backbone, config.flow.prediction, config.flow.t_eps).to(device)
+    flow = config.flow
+    return Denoiser(backbone, flow.prediction, flow.t_eps, flow.diffusion).to(device)

@@ -20,7 +20,6 @@ from flowbrush.experiment import (
 from flowbrush.flow.denoiser import Denoiser
 from flowbrush.flow.guidance import Guided
 from flowbrush.flow.sampling import SamplingConfig, transport
-from flowbrush.flow.times import grid
 from flowbrush.processes import autocast, choose_device, choose_dtype
 from flowbrush.randomness import derive, normal
 from flowbrush.spaces import Space
@@ -114,12 +113,10 @@ class TextToImage:
         # Data-prediction with a clean end needs no clamp: the last step ends at the prediction.
         clean = sampling.clean_end and flow.prediction == "data"
         backbone = self.denoiser.backbone
-        denoiser = Denoiser(backbone, flow.prediction, 0.0 if clean else flow.t_eps)
+        t_eps = 0.0 if clean else flow.t_eps
+        denoiser = Denoiser(backbone, flow.prediction, t_eps, flow.diffusion)
         field = Guided(denoiser, null, sampling.scale, sampling.interval)
-        times = grid(sampling.steps, sampling.shift)
-        faster = (
-            computed_ahead(backbone, times) if self.frozen else autocast(self.dtype, self.device)
-        )
-        with faster:
+        ahead = computed_ahead(backbone, sampling.times)
+        with ahead if self.frozen else autocast(self.dtype, self.device):
             x = transport(field, noise, condition, sampling)
         return self.space.decode(x).cpu()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
+from flowbrush.flow.diffusion import DiffusionConfig
 from flowbrush.flow.path import Pictures, Prediction, to_velocity
 from flowbrush.flow.times import TimesConfig
 
@@ -23,6 +24,7 @@ class FlowConfig:
     t_eps: float = 0.05  # the smallest gap, 1 - t or t, that a prediction is divided by in training
     noise_scale: float = 1.0  # standard deviation of the noise; JiT takes 2 at 512 px
     times: TimesConfig = TimesConfig()
+    diffusion: DiffusionConfig | None = None  # of weights that were trained as one elsewhere
 
     def __post_init__(self) -> None:
         if not 0 < self.t_eps < 1 or self.noise_scale <= 0:
@@ -37,16 +39,25 @@ class Denoiser(nn.Module):
 
     backbone: (x_t, t, condition) -> a prediction of kind `prediction`, same shape as x_t.
     t_eps: the smallest gap that the prediction is divided by.
+    diffusion: None = the network meets x_t and t as they are.
     """
 
-    def __init__(self, backbone: nn.Module, prediction: Prediction, t_eps: float) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        prediction: Prediction,
+        t_eps: float,
+        diffusion: DiffusionConfig | None = None,
+    ) -> None:
         super().__init__()
         self.backbone, self.prediction, self.t_eps = backbone, prediction, t_eps
+        self.diffusion = diffusion
 
     def predict(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:
         """The network's own output, in the dtype of x_t."""
-        dtype = next(self.backbone.parameters(), x_t).dtype
-        output: Tensor = self.backbone(x_t.to(dtype), t, condition)
+        x, t = self.diffusion.seen(x_t, t) if self.diffusion else (x_t, t)
+        dtype = next(self.backbone.parameters(), x).dtype
+        output: Tensor = self.backbone(x.to(dtype), t, condition)
         return output.to(x_t.dtype)
 
     def forward(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:

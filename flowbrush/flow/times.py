@@ -73,6 +73,12 @@ def stratify(offset: float, places: Int[Tensor, " b"], b: int) -> Float64[Tensor
     return ((offset + places.double() / b) % 1.0).clamp(1e-9, 1 - 1e-9)
 
 
-def grid(steps: int, shift: float) -> list[float]:
-    """`steps` + 1 times from 0 to 1 for a solver, shifted like the training times."""
-    return [shifted(i / steps, shift) for i in range(steps + 1)]
+def grid(steps: int, shift: float, last_gap: float | None = None) -> list[float]:
+    """`steps` + 1 times from 0 to 1 for a solver, shifted like the training times.
+
+    last_gap: of the last step, before the shift; None = as long as the others.
+    """
+    even = [i / steps for i in range(steps + 1)]
+    if last_gap is not None and steps > 1:
+        even = [(1 - last_gap) * i / (steps - 1) for i in range(steps)] + [1.0]
+    return [shifted(t, shift) for t in even]

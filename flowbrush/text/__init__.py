@@ -4,9 +4,12 @@ from typing import Protocol, runtime_checkable
 
 from flowbrush.condition import Condition
 from flowbrush.shapes import ConditionShapes
+from flowbrush.text.clip import CLIPConfig
+from flowbrush.text.joined import FluxTextConfig, SD3TextConfig
 from flowbrush.text.labels import LabelsConfig
 from flowbrush.text.minilm import MiniLMConfig
 from flowbrush.text.sentence import SentenceConfig
+from flowbrush.text.t5 import T5Config
 
 
 @runtime_checkable
@@ -24,4 +27,12 @@ class TextEncoder(Protocol):
     def shapes(self) -> ConditionShapes: ...
 
 
-TextConfig = SentenceConfig | MiniLMConfig | LabelsConfig
+TextConfig = (
+    SentenceConfig
+    | MiniLMConfig
+    | LabelsConfig
+    | CLIPConfig
+    | T5Config
+    | FluxTextConfig
+    | SD3TextConfig
+)
