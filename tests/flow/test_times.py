@@ -154,3 +154,13 @@ def test_a_grid_is_shifted_like_the_training_times():
 def test_a_spread_or_shift_that_is_not_positive_is_refused(wrong):
     with pytest.raises(UserError, match="must be above 0"):
         TimesConfig(**wrong)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 28])
+def test_the_last_gap_gives_the_times_of_stable_diffusion_3_in_diffusers(steps: int) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(steps)
+    ours = grid(steps, 3.0, last_gap=float(scheduler.sigma_min))
+    assert torch.allclose(1 - torch.tensor(ours), scheduler.sigmas, atol=1e-6)
