@@ -1,6 +1,6 @@
 """DiT: Scalable Diffusion Models with Transformers (Peebles & Xie 2023).
 
-adaLN-Zero, fixed positions, class label.
+adaLN-Zero, fixed positions, class label or pooled text.
 """
 
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ class DiTConfig:
     patch: int = 2
     mlp_ratio: float = 4.0
     time_scale: float = 1.0  # the embedding sees time_scale * t: 1 for SiT, 10,000 for jax-flow
+    pooled_text: bool = False  # a text's one vector instead of a label, as in jax-flow
     double_output: bool = False  # as published: twice the channels, the second half unused
 
     def __post_init__(self) -> None:
@@ -39,9 +40,16 @@ class DiTConfig:
     def build(self, shapes: Shapes) -> "DiT":
         """Raises UserError where the shapes do not fit."""
         shapes.check_patch(self.patch)
-        if shapes.condition.text_width is not None or shapes.condition.pooled_width is not None:
+        given = shapes.condition
+        if self.pooled_text and given.pooled_width is None:
             raise UserError(
-                "backbone: DiT takes class labels, not text; use JiT, or --text of labels"
+                "backbone: pooled_text wants a text encoder with a pooled vector; leave it off for "
+                "labels"
+            )
+        if not self.pooled_text and (given.text_width or given.pooled_width):
+            raise UserError(
+                "backbone: DiT takes class labels, not text; use --backbone.pooled-text for its "
+                "pooled vector, JiT for its tokens, or --text of labels"
             )
         return DiT(self, shapes)
 
@@ -64,11 +72,11 @@ class Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """x_t, t and a class label -> a prediction of the shape of x_t."""
+    """x_t, t and a class label or pooled text -> a prediction of the shape of x_t."""
 
     def __init__(self, config: DiTConfig, shapes: Shapes) -> None:
         super().__init__()
-        width, patch, labels = config.width, config.patch, shapes.condition.labels
+        width, patch, given = config.width, config.patch, shapes.condition
         self.patch = patch
         self.patches = nn.Linear(shapes.channels * patch**2, width)
         blocks = [
@@ -80,9 +88,10 @@ class DiT(nn.Module):
         self.channels = shapes.channels
         said = shapes.channels * (2 if config.double_output else 1)
         self.output = nn.Linear(width, said * patch**2)
+        self.pooled = None if given.pooled_width is None else nn.Linear(given.pooled_width, width)
         xavier_linears(self)
         self.time = TimeEmbedding(width, config.time_scale)
-        self.label = None if labels is None else nn.Embedding(labels + 1, width)
+        self.label = None if given.labels is None else nn.Embedding(given.labels + 1, width)
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=0.02)
         zero(self.output, self.modulation.linear, *(block.modulation.linear for block in blocks))
@@ -102,6 +111,10 @@ class DiT(nn.Module):
         return unpatchify(x, self.patch, rows)[:, : self.channels]
 
     def vector(self, t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b d"]:
-        """What modulates the blocks: the time, and the label where there is one."""
+        """What modulates the blocks: the time, with the label or the pooled text."""
         c = self.time(t)
-        return c if self.label is None else c + self.label(condition.label)
+        if self.label is not None:
+            c = c + self.label(condition.label)
+        if self.pooled is not None:
+            c = c + self.pooled(condition.pooled)
+        return c

@@ -5,6 +5,7 @@ in context from a given block on.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -32,7 +33,8 @@ class JiTConfig:
     bottleneck: int = 128
     mlp_ratio: float = 4.0
     context_start: int = 4  # the block before which the tokens in context join
-    label_tokens: int = 32  # how many tokens a class label becomes
+    text: Literal["tokens", "pooled"] = "tokens"  # pooled: its one vector takes the label's place
+    label_tokens: int = 32  # how many tokens a class label or a pooled text becomes
     tokens_per_text: int = 1  # how many tokens each text token is widened to
     dropout: float = 0.0  # in the middle half of the blocks; 0.2 in JiT-H
     time_scale: float = 1.0
@@ -49,7 +51,13 @@ class JiTConfig:
         """Raises UserError where the shapes do not fit."""
         shapes.check_patch(self.patch)
         given = shapes.condition
-        if given.text_width is not None and (given.labels is not None or not given.text_tokens):
+        if self.text == "pooled":
+            if given.pooled_width is None or given.labels is not None:
+                raise UserError(
+                    "backbone: text 'pooled' wants a text encoder with a pooled vector; leave it "
+                    "at 'tokens' for this one"
+                )
+        elif given.text_width is not None and (given.labels is not None or not given.text_tokens):
             raise UserError(
                 "backbone: JiT takes labels or text, and text of a stated number of tokens"
             )
@@ -105,10 +113,12 @@ class JiT(nn.Module):
         # The condition: what joins the time in c, and what becomes tokens in context.
         self.label = None if given.labels is None else nn.Embedding(given.labels + 1, width)
         self.pooled = None if given.pooled_width is None else nn.Linear(given.pooled_width, width)
+        text_width = given.text_width if config.text == "tokens" else None
         widened = width * config.tokens_per_text
-        self.text = None if given.text_width is None else nn.Linear(given.text_width, widened)
+        self.text = None if text_width is None else nn.Linear(text_width, widened)
         text_tokens = (given.text_tokens or 0) * config.tokens_per_text
-        context = config.label_tokens if self.label is not None else text_tokens
+        repeated = self.label is not None or config.text == "pooled"
+        context = config.label_tokens if repeated else text_tokens
         self.context_positions = nn.Parameter(torch.randn(1, context, width) * 0.02)
         xavier_linears(self)
         self.time = TimeEmbedding(width, config.time_scale)
@@ -149,10 +159,12 @@ class JiT(nn.Module):
         return c
 
     def context(self, condition: Condition, b: int) -> Float[Tensor, "b m d"]:
-        """The tokens in context: the label repeated, or the text widened, each at its position."""
+        """The tokens in context, each at its position: one vector repeated, or the text widened."""
         positions = self.context_positions
         if self.label is not None:
             return self.label(condition.label)[:, None] + positions
+        if self.pooled is not None and self.config.text == "pooled":
+            return self.pooled(condition.pooled)[:, None] + positions
         if self.text is not None:
             tokens = rearrange(
                 self.text(condition.text), "b n (k d) -> b (n k) d", k=self.config.tokens_per_text

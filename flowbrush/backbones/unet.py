@@ -21,6 +21,7 @@ class UNetConfig:
 
     width: int = 32
     levels: tuple[int, ...] = (1, 2, 4)  # width of each level, in widths of the first
+    pooled_text: bool = False  # a text's one vector instead of a label
     time_scale: float = 1000.0
 
     def __post_init__(self) -> None:
@@ -32,13 +33,22 @@ class UNetConfig:
     def build(self, shapes: Shapes) -> "UNet":
         """Raises UserError where the shapes do not fit."""
         shapes.check_patch(2 ** (len(self.levels) - 1))
-        if shapes.condition.text_width is not None or shapes.condition.pooled_width is not None:
-            raise UserError("backbone: UNet takes class labels, not text; use JiT for text")
+        given = shapes.condition
+        if self.pooled_text and given.pooled_width is None:
+            raise UserError(
+                "backbone: pooled_text wants a text encoder with a pooled vector; leave it off for "
+                "labels"
+            )
+        if not self.pooled_text and (given.text_width or given.pooled_width):
+            raise UserError(
+                "backbone: UNet takes class labels, not text; use --backbone.pooled-text for its "
+                "pooled vector, JiT for its tokens, or --text of labels"
+            )
         return UNet(self, shapes)
 
 
 class Block(nn.Module):
-    """Two convolutions around a modulation by time and label, and a way past them."""
+    """Two convolutions around a modulation by time and condition, and a way past them."""
 
     def __init__(self, before: int, after: int, condition: int) -> None:
         super().__init__()
@@ -58,14 +68,15 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """x_t, t and a class label (or nothing) -> a prediction of the shape of x_t."""
+    """x_t, t and a class label, pooled text or nothing -> a prediction of the shape of x_t."""
 
     def __init__(self, config: UNetConfig, shapes: Shapes) -> None:
         super().__init__()
         widths = [config.width * level for level in config.levels]
-        c, labels = 4 * config.width, shapes.condition.labels
+        c, given = 4 * config.width, shapes.condition
         self.time = TimeEmbedding(c, config.time_scale)
-        self.label = None if labels is None else nn.Embedding(labels + 1, c)
+        self.label = None if given.labels is None else nn.Embedding(given.labels + 1, c)
+        self.pooled = None if given.pooled_width is None else nn.Linear(given.pooled_width, c)
         self.first = nn.Conv2d(shapes.channels, widths[0], 3, padding=1)
         before = [widths[0], *widths[:-1]]
         self.down = nn.ModuleList(Block(i, o, c) for i, o in zip(before, widths, strict=True))
@@ -92,6 +103,10 @@ class UNet(nn.Module):
         return self.output(silu(self.norm(x)))
 
     def vector(self, t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b d"]:
-        """What modulates the blocks: the time, and the label where there is one."""
+        """What modulates the blocks: the time, with the label or the pooled text."""
         c = self.time(t)
-        return c if self.label is None else c + self.label(condition.label)
+        if self.label is not None:
+            c = c + self.label(condition.label)
+        if self.pooled is not None:
+            c = c + self.pooled(condition.pooled)
+        return c

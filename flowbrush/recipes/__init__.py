@@ -6,9 +6,17 @@ from pathlib import Path
 
 from flowbrush.errors import UserError, nearest
 from flowbrush.experiment import ExperimentConfig
+from flowbrush.recipes.dit import sit_b2, sit_l2, sit_s2, sit_xl2
 from flowbrush.recipes.emoji import emoji, emoji_all
 from flowbrush.recipes.families import flux_small, mmdit_small, pixart_small
 from flowbrush.recipes.folder import folder
+from flowbrush.recipes.jax_flow import (
+    jax_flow_big,
+    jax_flow_debug,
+    jax_flow_large,
+    jax_flow_semilarge,
+    jax_flow_xlarge,
+)
 from flowbrush.recipes.jit import jit_b16, jit_b32, jit_h16, jit_h32, jit_l16, jit_l32
 from flowbrush.recipes.mnist import mnist
 from flowbrush.recipes.shapes import shapes
@@ -28,6 +36,15 @@ RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
     "jit-l32": jit_l32,
     "jit-h16": jit_h16,
     "jit-h32": jit_h32,
+    "sit-s2": sit_s2,
+    "sit-b2": sit_b2,
+    "sit-l2": sit_l2,
+    "sit-xl2": sit_xl2,
+    "jax-flow-debug": jax_flow_debug,
+    "jax-flow-big": jax_flow_big,
+    "jax-flow-semilarge": jax_flow_semilarge,
+    "jax-flow-large": jax_flow_large,
+    "jax-flow-xlarge": jax_flow_xlarge,
 }
 
 

@@ -1,6 +1,7 @@
 """DiT: its sizes, its first output, and what its output depends on."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -124,10 +125,42 @@ def test_a_patch_that_does_not_divide_the_picture_is_refused(height, width):
 
 
 @pytest.mark.parametrize("condition", [{"text_width": 8, "text_tokens": 2}, {"pooled_width": 8}])
-def test_text_is_refused(condition):
+def test_text_is_refused_where_it_is_not_asked_for(condition):
     text = Shapes(channels=3, height=8, width=8, condition=ConditionShapes(**condition))
-    with pytest.raises(UserError, match="takes class labels, not text"):
+    with pytest.raises(UserError, match=r"class labels, not text; use --backbone\.pooled-text"):
         TINY.build(text)
+
+
+def pooled_text(given: ConditionShapes) -> DiT:
+    """A network of pooled text past its first, zero output."""
+    world = Shapes(channels=3, height=8, width=8, condition=given)
+    network = replace(TINY, pooled_text=True).build(world)
+    generator = torch.Generator().manual_seed(0)
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.1, generator=generator)
+    return network.eval()
+
+
+def test_a_pooled_text_joins_the_time():
+    network = pooled_text(ConditionShapes(pooled_width=7))
+    said = torch.randn(2, 7, generator=torch.Generator().manual_seed(2))
+    wanted = network.time(T) + said @ network.pooled.weight.T + network.pooled.bias
+    assert_close(network.vector(T, Condition(pooled=said)), wanted)
+    network(pictures(), T, Condition(pooled=said)).square().sum().backward()
+    assert [name for name, w in network.named_parameters() if not w.grad.any()] == []
+
+
+def test_tokens_beside_a_pooled_text_are_not_read():
+    network = pooled_text(ConditionShapes(text_width=6, text_tokens=4, pooled_width=7))
+    pooled = Condition(pooled=torch.ones(2, 7))
+    both = replace(pooled, text=torch.ones(2, 4, 6))
+    assert torch.equal(network(pictures(), T, both), network(pictures(), T, pooled))
+
+
+@pytest.mark.parametrize("condition", [{"labels": 3}, {"text_width": 8, "text_tokens": 2}, {}])
+def test_a_pooled_text_that_the_encoder_does_not_give_is_refused(condition):
+    with pytest.raises(UserError, match="pooled_text wants a text encoder with a pooled vector"):
+        pooled_text(ConditionShapes(**condition))
 
 
 def test_positions_are_the_columns_sines_and_cosines_and_then_the_rows():

@@ -57,15 +57,6 @@ def test_a_new_network_says_zero(config):
     assert config.build(shapes())(normal(2, 3, 8, 8), T, TEXT).eq(0).all()
 
 
-def test_the_blocks_of_a_new_network_change_nothing():
-    network, seen = TINY.build(shapes()), []
-    network.doubles[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    network.singles[-1].register_forward_hook(lambda _, given, output: seen.append(output))
-    network(normal(2, 3, 8, 8), T, TEXT)
-    tokens, last = seen
-    assert torch.equal(torch.cat([tokens.text, tokens.image], dim=1), last)
-
-
 @pytest.mark.parametrize(
     ("config", "published"),
     [(FluxConfig(guidance=3.5), 11_901_408_320), (FluxConfig(), 11_891_178_560)],

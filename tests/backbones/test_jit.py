@@ -17,6 +17,7 @@ from flowbrush.shapes import ConditionShapes, Shapes
 TINY = JiTConfig(depth=3, width=32, heads=2, patch=4, bottleneck=8, context_start=1, label_tokens=5)
 WITH_LABELS = ConditionShapes(labels=3)
 WITH_TEXT = ConditionShapes(text_width=6, text_tokens=4, pooled_width=7)
+POOLED = replace(TINY, text="pooled")
 T = torch.tensor([0.2, 0.7])
 LABELS = Condition(label=torch.tensor([0, 1]))
 CPU = torch.device("cpu")
@@ -31,6 +32,13 @@ TEXT = Condition(text=normal(2, 4, 6), pooled=normal(2, 7))
 
 def shapes(condition: ConditionShapes, height: int = 8, width: int = 8) -> Shapes:
     return Shapes(channels=3, height=height, width=width, condition=condition)
+
+
+all_kinds = pytest.mark.parametrize(
+    ("given", "condition", "config"),
+    [(WITH_LABELS, LABELS, TINY), (WITH_TEXT, TEXT, TINY), (WITH_TEXT, TEXT, POOLED)],
+    ids=["labels", "text", "pooled"],
+)
 
 
 def randomised(condition: ConditionShapes = WITH_LABELS, config: JiTConfig = TINY) -> JiT:
@@ -56,11 +64,9 @@ def test_the_output_has_the_shape_of_any_picture(height, width):
     assert randomised()(x_t, T, LABELS).shape == x_t.shape
 
 
-@pytest.mark.parametrize(
-    ("given", "condition"), [(WITH_LABELS, LABELS), (WITH_TEXT, TEXT)], ids=["labels", "text"]
-)
-def test_a_new_network_says_zero(given, condition):
-    assert TINY.build(shapes(given))(normal(2, 3, 8, 8), T, condition).eq(0).all()
+@all_kinds
+def test_a_new_network_says_zero(given, condition, config):
+    assert config.build(shapes(given))(normal(2, 3, 8, 8), T, condition).eq(0).all()
 
 
 def test_the_defaults_have_the_published_number_of_parameters_of_jit_b_16():
@@ -71,11 +77,9 @@ def test_the_defaults_have_the_published_number_of_parameters_of_jit_b_16():
     assert sum(p.numel() for p in network.parameters()) == 131_320_320 - fixed_positions
 
 
-@pytest.mark.parametrize(
-    ("given", "condition"), [(WITH_LABELS, LABELS), (WITH_TEXT, TEXT)], ids=["labels", "text"]
-)
-def test_every_weight_is_learned(given, condition):
-    network = randomised(given)
+@all_kinds
+def test_every_weight_is_learned(given, condition, config):
+    network = randomised(given, config)
     network(normal(2, 3, 8, 8), T, condition).square().sum().backward()
     assert [name for name, w in network.named_parameters() if not w.grad.any()] == []
 
@@ -100,6 +104,46 @@ def test_the_label_acts_also_before_its_tokens_join():
     for label in (0, 1):
         network(normal(2, 3, 8, 8), T, Condition(label=torch.tensor([label] * 2)))
     assert (seen[0] - seen[1]).abs().max() > 1e-3
+
+
+def test_a_pooled_text_takes_the_place_of_the_label():
+    pooled, labelled = randomised(WITH_TEXT, POOLED), randomised()
+    weights = pooled.state_dict()
+    weights["label.weight"] = torch.zeros(4, 32)
+    weights["label.weight"][:2] = pooled.pooled(TEXT.pooled).detach()
+    labelled.load_state_dict({n: w for n, w in weights.items() if not n.startswith("pooled.")})
+    x_t = normal(2, 3, 8, 8)
+    assert_close(pooled(x_t, T, TEXT), labelled(x_t, T, LABELS))
+
+
+def test_a_pooled_text_leaves_the_tokens_beside_it_unread():
+    network, x_t = randomised(WITH_TEXT, POOLED), normal(2, 3, 8, 8)
+    masked = replace(TEXT, text_mask=torch.tensor([[True, True, False, False]] * 2))
+    assert torch.equal(network(x_t, T, TEXT), network(x_t, T, masked))
+    assert torch.equal(network(x_t, T, TEXT), network(x_t, T, Condition(pooled=TEXT.pooled)))
+
+
+def test_a_pooled_text_becomes_as_many_tokens_in_context_as_a_label():
+    assert tokens_of_blocks(randomised(WITH_TEXT, POOLED), TEXT) == [4, 4 + 5, 4 + 5]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        WITH_LABELS,
+        ConditionShapes(text_width=6, text_tokens=4),
+        replace(WITH_LABELS, pooled_width=7),
+    ],
+    ids=["labels", "tokens", "labels and pooled"],
+)
+def test_a_pooled_text_that_the_encoder_does_not_give_is_refused(given):
+    with pytest.raises(UserError, match="'pooled' wants a text encoder with a pooled vector"):
+        POOLED.build(shapes(given))
+
+
+def test_a_text_of_no_stated_number_of_tokens_is_refused():
+    with pytest.raises(UserError, match="text of a stated number of tokens"):
+        TINY.build(shapes(ConditionShapes(text_width=6)))
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (4, 16), (12, 8)])

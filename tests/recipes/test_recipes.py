@@ -6,9 +6,8 @@ import torch
 from flowbrush.errors import UserError
 from flowbrush.recipes import RECIPES, recipe
 from flowbrush.shapes import ConditionShapes, Shapes
+from flowbrush.spaces import PixelConfig
 from flowbrush.text import LabelsConfig
-
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -17,8 +16,8 @@ def test_every_network_is_built_on_the_meta_device(name: str) -> None:
     given = ConditionShapes(labels=1000)
     if not isinstance(config.text, LabelsConfig):
         given = ConditionShapes(text_width=512, text_tokens=1, pooled_width=512)
-    channels, height, width = config.space.build(CPU).shape(config.size)
-    shapes = Shapes(channels=channels, height=height, width=width, condition=given)
+    c, side = (3, config.size) if config.space == PixelConfig() else (4, config.size // 8)
+    shapes = Shapes(channels=c, height=side, width=side, condition=given)
     with torch.device("meta"):
         network = config.backbone.build(shapes)
     assert sum(weight.numel() for weight in network.parameters()) > 100_000
