@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/backbones.py runs/backbones [recipe ...]
 
-Each trains with the recipe's own settings until it has used the FLOPs that the recipe's JiT uses for
-its first 32,000 pictures: the networks differ in cost, so they see different numbers of pictures.
+Each trains with the recipe's own settings until it has used the FLOPs that the recipe's JiT takes for
+32,000 pictures: the networks differ in cost, so they see different numbers of pictures.
 Prints a table and paints a row a network into docs/pictures/backbones-RECIPE.png. A run that is
 there already is not trained again.
 """

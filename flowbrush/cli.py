@@ -202,20 +202,24 @@ class ImportOptions:
 
     to: Path = Path("runs/imported")
     """folder of the new run"""
-    classes: Path | None = None
-    """a data set of a folder a class, whose names the labels take in order; numbers if left out"""
 
 
 def import_weights(arguments: list[str]) -> int:
     family, rest = _first(arguments, "import FAMILY FILE --to RUN", "a family, such as jit,")
-    file, rest = _first(rest, f"import {family} FILE --to RUN", "the file of weights")
-    options = _parse(
-        ImportOptions, ImportOptions(), rest, f"flowbrush import {family or 'FAMILY'} FILE"
-    )
+    path, rest = _first(rest, f"import {family} FILE --to RUN", "the file or folder of weights")
+    from flowbrush.interchange.published import Choices
     from flowbrush.interchange.runs import import_run
 
-    import_run(family, Path(file), options.to, options.classes)
-    print(f"{options.to}: imported; paint with: flowbrush sample {options.to} ...")
+    @dataclass(frozen=True)
+    class Import:
+        options: Annotated[ImportOptions, tyro.conf.arg(name="")]
+        choices: Annotated[Choices, tyro.conf.arg(name="")]
+
+    program = f"flowbrush import {family or 'FAMILY'} {path or 'FILE'}"
+    chosen = _parse(Import, Import(ImportOptions(), Choices()), rest, program)
+    to = chosen.options.to
+    import_run(family, Path(path), to, chosen.choices)
+    print(f"{to}: imported; paint with: flowbrush sample {to} ...")
     return 0
 
 

@@ -5,15 +5,36 @@ never used, DiT's holds variances.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from flowbrush.backbones.dit import DiTConfig
 from flowbrush.backbones.layers.embeddings import sincos_2d
+from flowbrush.data import FolderConfig
+from flowbrush.data.batches import BatchConfig
 from flowbrush.errors import UserError
-from flowbrush.interchange.rules import Rule, Table, pair, patch_convolution
+from flowbrush.experiment import ExperimentConfig, TrainConfig
+from flowbrush.flow.denoiser import FlowConfig
+from flowbrush.flow.diffusion import DiffusionConfig
+from flowbrush.flow.sampling import SamplingConfig
+from flowbrush.flow.times import TimesConfig
+from flowbrush.interchange.published import Choices, Imported, Published, class_names, compression
+from flowbrush.interchange.rules import (
+    Rule,
+    Table,
+    check_shapes,
+    pair,
+    patch_convolution,
+    to_ours,
+)
 from flowbrush.shapes import ConditionShapes, Shapes
+from flowbrush.spaces import LatentConfig
+from flowbrush.text import LabelsConfig
+
+HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width, as published
+VAE = "stabilityai/sd-vae-ft-ema"
 
 
 def rules(config: DiTConfig, shapes: Shapes) -> list[Rule | Table]:
@@ -64,3 +85,53 @@ def sizes(published: Mapping[str, Tensor], heads: int, what: str) -> tuple[DiTCo
     )
     given = ConditionShapes(labels=labels)
     return config, Shapes(channels=channels, height=side, width=side, condition=given)
+
+
+def imported_dit(published: Published, choices: Choices) -> Imported:
+    """Its first half of channels is the noise of a discrete diffusion; its variances go unused."""
+    diffusion = DiffusionConfig()
+    flow = FlowConfig(
+        prediction="noise", loss_space="noise", t_eps=diffusion.first_time, diffusion=diffusion
+    )
+    return _imported("dit", published, choices, flow, time_scale=-float(diffusion.steps))
+
+
+def imported_sit(published: Published, choices: Choices) -> Imported:
+    flow = FlowConfig(times=TimesConfig(distribution="uniform", stratified=False))
+    return _imported("sit", published, choices, flow, time_scale=1.0)
+
+
+def _imported(
+    name: str, published: Published, choices: Choices, flow: FlowConfig, time_scale: float
+) -> Imported:
+    """Bare weights, or a trainer's checkpoint with an average of decay 0.9999 beside them."""
+    what, found = str(published.path), published.weights
+    model = found.get("model", found)
+    parts = {"model": model, "ema_0.9999": found.get("ema", model)}
+    width = len(parts["model"].get("x_embedder.proj.bias", ()))
+    heads = choices.heads or HEADS.get(width)
+    if width and not heads:
+        raise UserError(f"{what}: width {width} is none published; say how many --heads it has")
+    backbone, shapes = sizes(parts["model"], heads or 1, what)
+    backbone = replace(backbone, time_scale=time_scale)
+    with torch.device("meta"):
+        expected = backbone.build(shapes).state_dict()
+    spelt = rules(backbone, shapes)
+    weights = {name: to_ours(spelt, backbone.depth, part, what) for name, part in parts.items()}
+    for part in weights.values():
+        check_shapes(what, part, expected)
+    assert shapes.condition.labels is not None
+    vae = published.place("vae", choices.vae, VAE)
+    config = ExperimentConfig(
+        name=name,
+        size=shapes.height * compression(vae),
+        source=FolderConfig(layout="classes"),
+        batch=BatchConfig(size=256, flip=True, workers=8),
+        space=LatentConfig(model=vae),
+        text=LabelsConfig(names=class_names(choices.classes, shapes.condition.labels)),
+        backbone=backbone,
+        flow=flow,
+        train=TrainConfig(lr=1e-4, betas=(0.9, 0.999), warmup=0, ema=(0.9999,)),
+        sampling=SamplingConfig(method="heun", steps=50, scale=4.0),
+    )
+    return config, weights

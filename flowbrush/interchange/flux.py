@@ -4,6 +4,7 @@ Its output is noise - data, hence the other sign of the last layer; its times ru
 to 0, hence the time_scale.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,9 +13,15 @@ from torch import Tensor
 
 from flowbrush.backbones.flux import FluxConfig
 from flowbrush.errors import UserError
+from flowbrush.experiment import ExperimentConfig
+from flowbrush.flow.sampling import SamplingConfig
+from flowbrush.interchange.published import Choices, Imported, Published, compression
 from flowbrush.interchange.rotary import as_halves, as_neighbours, norms
 from flowbrush.interchange.rules import Rule, halves_swapped, negated, pair
+from flowbrush.interchange.text_runs import text_run
 from flowbrush.shapes import ConditionShapes, Shapes
+from flowbrush.spaces import LatentConfig
+from flowbrush.text import CLIPConfig, FluxTextConfig, T5Config
 
 DEFAULTS: dict[str, Any] = {  # what diffusers takes for a setting that is not there
     "patch_size": 1,
@@ -285,3 +292,53 @@ def _refuse_unpublished(config: FluxConfig) -> None:
     for name, value in {"patch": PATCH, "theta": 10000.0, "time_scale": -1000.0}.items():
         if (given := getattr(config, name)) != value:
             raise UserError(f"backbone: {name} {given}; published Flux has {value} only")
+
+
+def imported(published: Published, choices: Choices) -> Imported:
+    """A diffusers folder, or a file in the authors' layout."""
+    what, settings = str(published.path), published.settings
+    if settings is None:
+        backbone, shapes = authors_sizes(published.weights, what)
+        spelt = authors_rules(backbone)
+    else:
+        backbone, shapes = config_from(settings, what), shapes_from(settings, what)
+        spelt = rules(backbone)
+    vae = published.place("vae", choices.vae, "black-forest-labs/FLUX.1-schnell/vae")
+    size = choices.size or SIDE * compression(vae)
+    scheduler = published.part("scheduler", "scheduler_config.json")
+    is_dev = backbone.guidance is not None
+    tokens = (size // compression(vae) // PATCH) ** 2
+    config = ExperimentConfig(
+        name="flux",
+        size=size,
+        space=LatentConfig(model=vae),
+        text=FluxTextConfig(
+            clip=CLIPConfig(
+                model=published.place("text_encoder", choices.clip, CLIPConfig().model),
+                tokenizer=published.place("tokenizer", choices.clip, ""),
+            ),
+            t5=T5Config(
+                model=published.place("text_encoder_2", choices.t5, T5Config().model),
+                tokenizer=published.place("tokenizer_2", choices.t5, ""),
+                tokens=512 if is_dev else 256,
+                padding="attended",
+            ),
+        ),
+        backbone=backbone,
+        sampling=SamplingConfig(
+            method="euler",
+            steps=28 if is_dev else 4,
+            scale=1.0,
+            shift=_shift(scheduler or {"use_dynamic_shifting": is_dev, "shift": 1.0}, tokens),
+        ),
+    )
+    return text_run(config, shapes, spelt, published)
+
+
+def _shift(scheduler: Mapping[str, Any], tokens: int) -> float:
+    """The shift of the times; a dynamic one grows with the number of tokens."""
+    if not scheduler.get("use_dynamic_shifting", False):
+        return float(scheduler.get("shift", 1.0))
+    few, many = scheduler.get("base_image_seq_len", 256), scheduler.get("max_image_seq_len", 4096)
+    low, high = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
+    return math.exp(low + (high - low) * (tokens - few) / (many - few))

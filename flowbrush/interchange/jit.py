@@ -1,7 +1,6 @@
 """JiT in its authors' layout (Li & He 2025): keys under `net.`, averages beside the weights."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -15,11 +14,11 @@ from flowbrush.experiment import ExperimentConfig, TrainConfig
 from flowbrush.flow.denoiser import FlowConfig
 from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.flow.times import TimesConfig
+from flowbrush.interchange.published import Choices, Imported, Published, class_names
 from flowbrush.interchange.rotary import as_halves, as_neighbours, norms
 from flowbrush.interchange.rules import (
     Rule,
     Table,
-    Weights,
     check_shapes,
     pair,
     patch_convolution,
@@ -96,19 +95,14 @@ def sizes(published: Mapping[str, Tensor], what: str) -> tuple[JiTConfig, Shapes
     return config, Shapes(channels=channels, height=side, width=side, condition=given)
 
 
-def imported(
-    published: Mapping[str, Any], what: str, names: Callable[[int], tuple[str, ...]]
-) -> tuple[ExperimentConfig, dict[str, Weights]]:
-    """A published checkpoint, whole or bare weights, as an experiment and its checkpoint's states.
+def imported(published: Published, choices: Choices) -> Imported:
+    """A published checkpoint, whole or bare weights. The settings are the paper's.
 
-    The settings are the paper's for 256 and 512 px.
     A whole checkpoint has averages of decay 0.9999 and 0.9996.
     """
+    what, found = str(published.path), published.weights
     parts = {"model": "model", "ema_0.9999": "model_ema1", "ema_0.9996": "model_ema2"}
-    bare = {
-        name: published.get(theirs, published.get("model", published))
-        for name, theirs in parts.items()
-    }
+    bare = {name: found.get(theirs, found.get("model", found)) for name, theirs in parts.items()}
     states = {
         name: {k.removeprefix("net."): v for k, v in part.items()} for name, part in bare.items()
     }
@@ -125,7 +119,7 @@ def imported(
         size=shapes.height,
         source=FolderConfig(layout="classes"),
         batch=BatchConfig(size=1024, flip=True, workers=8),
-        text=LabelsConfig(names=names(shapes.condition.labels)),
+        text=LabelsConfig(names=class_names(choices.classes, shapes.condition.labels)),
         backbone=backbone,
         flow=FlowConfig(
             prediction="data",
@@ -136,12 +130,6 @@ def imported(
         sampling=SamplingConfig(method="heun", steps=50, scale=2.9, interval=(0.1, 1.0)),
     )
     return config, weights
-
-
-def flat_names(published: Mapping[str, Any]) -> list[str]:
-    """The names of the weights, whether they lie at the top or under `model`."""
-    inside = published.get("model", published)
-    return [str(name).removeprefix("net.") for name in inside]
 
 
 def _flat(kernel: Tensor) -> tuple[Tensor]:

@@ -10,8 +10,16 @@ from typing import Any
 
 from flowbrush.backbones.pixart import PixArtConfig
 from flowbrush.errors import UserError
-from flowbrush.interchange.rules import Rule, fused, pair, patch_convolution
+from flowbrush.experiment import ExperimentConfig
+from flowbrush.flow.denoiser import FlowConfig
+from flowbrush.flow.diffusion import DiffusionConfig
+from flowbrush.flow.sampling import SamplingConfig
+from flowbrush.interchange.published import Choices, Imported, Published, compression
+from flowbrush.interchange.rules import Rule, fused, negated, pair, patch_convolution
+from flowbrush.interchange.text_runs import text_run
 from flowbrush.shapes import ConditionShapes, Shapes
+from flowbrush.spaces import LatentConfig
+from flowbrush.text import T5Config
 
 FIXED: dict[str, Any] = {  # settings with which it is the network that we have
     "norm_type": "ada_norm_single",
@@ -36,8 +44,11 @@ DEFAULTS = FIXED | {  # what diffusers takes for a setting that is not there
 }
 
 
-def rules(config: PixArtConfig, shapes: Shapes) -> list[Rule]:
-    """Between a PixArt's state dict and the published keys."""
+def rules(config: PixArtConfig, shapes: Shapes, flow: bool = False) -> list[Rule]:
+    """Between a PixArt's state dict and the published keys.
+
+    flow: the published network says noise - data, and ours the velocity.
+    """
     embedders = {"time": "timestep_embedder"}
     if config.pixels_per_position is not None:
         embedders |= {"size.side": "resolution_embedder", "size.aspect": "aspect_ratio_embedder"}
@@ -64,7 +75,7 @@ def rules(config: PixArtConfig, shapes: Shapes) -> list[Rule]:
         *pair("blocks.{i}.feedforward.fc1", "transformer_blocks.{i}.ff.net.0.proj"),
         *pair("blocks.{i}.feedforward.fc2", "transformer_blocks.{i}.ff.net.2"),
         Rule("table", "scale_shift_table"),
-        *pair("output", "proj_out"),
+        *(negated if flow else pair)("output", "proj_out"),
     ]
 
 
@@ -135,3 +146,46 @@ def _settings(published: Mapping[str, Any], what: str) -> dict[str, Any]:
             f" {channels} or {2 * channels}"
         )
     return given
+
+
+def imported(published: Published, choices: Choices) -> Imported:
+    """A diffusers folder. Its scheduler says whether it is a discrete diffusion, or a flow."""
+    what, settings = str(published.path), published.config("PixArt")
+    vae = published.place("vae", choices.vae, "stabilityai/sd-vae-ft-ema")
+    backbone = config_from(settings, what, compression(vae))
+    shapes = shapes_from(settings, what)
+    scheduler = published.part("scheduler", "scheduler_config.json")
+    is_flow = scheduler.get("prediction_type") == "flow_prediction"
+    alpha = published.part(".", "model_index.json").get("_class_name") == "PixArtAlphaPipeline"
+    shift = scheduler.get("flow_shift", 1.0) if is_flow else 1.0
+    config = ExperimentConfig(
+        name="pixart",
+        size=choices.size or shapes.height * compression(vae),
+        space=LatentConfig(model=vae),
+        text=T5Config(
+            model=published.place("text_encoder", choices.t5, "google/t5-v1_1-xxl"),
+            tokenizer=published.place("tokenizer", choices.t5, ""),
+            tokens=120 if alpha else 300,
+            lowercase=True,
+        ),
+        backbone=backbone,
+        flow=FlowConfig() if is_flow else _diffusion(scheduler, what),
+        sampling=SamplingConfig(method="euler", steps=20, scale=4.5, shift=shift),
+    )
+    return text_run(config, shapes, rules(backbone, shapes, is_flow), published)
+
+
+def _diffusion(scheduler: Mapping[str, Any], what: str) -> FlowConfig:
+    kind, betas = scheduler.get("prediction_type", "epsilon"), scheduler.get("beta_schedule")
+    if kind != "epsilon" or betas not in (None, "linear", "scaled_linear"):
+        raise UserError(
+            f"{what}: a scheduler of {kind} and {betas} betas, where a PixArt's is known"
+        )
+    diffusion = DiffusionConfig(
+        first_beta=scheduler.get("beta_start", 1e-4),
+        last_beta=scheduler.get("beta_end", 0.02),
+        betas=betas or "linear",
+    )
+    return FlowConfig(
+        prediction="noise", loss_space="noise", t_eps=diffusion.first_time, diffusion=diffusion
+    )

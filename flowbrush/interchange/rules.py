@@ -127,7 +127,13 @@ def to_ours(
             raise UserError(f"{what}: {table.theirs} is not the fixed table that it should be")
     weights: Weights = {}
     for rule in spelt:
-        tensors = rule.to_ours(*(published[name] for name in _names(rule.theirs)))
+        try:
+            tensors = rule.to_ours(*(published[name] for name in _names(rule.theirs)))
+        except (RuntimeError, IndexError, ValueError):
+            shape = tuple(published[_names(rule.theirs)[0]].shape)
+            raise UserError(
+                f"{what}: {_names(rule.theirs)[0]} is {shape}, which does not fit this network"
+            ) from None
         weights |= dict(zip(_names(rule.ours), tensors, strict=True))
     return weights
 

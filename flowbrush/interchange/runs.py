@@ -1,19 +1,24 @@
 """A published checkpoint becomes a run that can be sampled and trained further."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
+
+import torch
 
 from flowbrush import checkpoint, config_io
 from flowbrush.config_io import to_json
 from flowbrush.errors import UserError, nearest
-from flowbrush.experiment import CHECKPOINT_FOLDER, CONFIG_FILE, ExperimentConfig
-from flowbrush.interchange import jit
-from flowbrush.interchange.files import read_weights
-from flowbrush.interchange.rules import Weights
+from flowbrush.experiment import CHECKPOINT_FOLDER, CONFIG_FILE
+from flowbrush.interchange import dit, flux, jit, pixart, sd3
+from flowbrush.interchange.published import Choices, Imported, Published, read_published
 
-FAMILIES: dict[str, Callable[..., tuple[ExperimentConfig, dict[str, Weights]]]] = {
+FAMILIES: dict[str, Callable[[Published, Choices], Imported]] = {
     "jit": jit.imported,
+    "dit": dit.imported_dit,
+    "sit": dit.imported_sit,
+    "pixart": pixart.imported,
+    "sd3": sd3.imported,
+    "flux": flux.imported,
 }
 
 # A key that only this family's published weights have.
@@ -27,25 +32,10 @@ _SIGNS = {
 }
 
 
-def class_names(folder: Path | None, count: int) -> tuple[str, ...]:
-    """The folders of a data set, in order; the classes' numbers where no folder is given.
+def import_run(family: str, path: Path, run: Path, choices: Choices | None = None) -> None:
+    """Write the weights at `path` as a run at 0 pictures seen, without an optimizer's state.
 
-    Raises UserError where they are not as many as the weights have.
-    """
-    if folder is None:
-        return tuple(map(str, range(count)))
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give one with a folder a class")
-    found = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir()))
-    if len(found) != count:
-        raise UserError(f"{folder}: {len(found)} class folders, the weights have {count} classes")
-    return found
-
-
-def import_run(family: str, file: Path, run: Path, classes: Path | None = None) -> None:
-    """Write the weights in `file` as a run at 0 pictures seen, without an optimizer's state.
-
-    Raises UserError for an unknown family, a file that does not fit it, or a folder already there.
+    Raises UserError for an unknown family, weights that do not fit it, or a run already there.
     """
     if family not in FAMILIES:
         raise UserError(
@@ -53,16 +43,22 @@ def import_run(family: str, file: Path, run: Path, classes: Path | None = None) 
         )
     if run.exists():
         raise UserError(f"{run}: there already; choose another folder with --to")
-    published = read_weights(file)
+    published = read_published(path)
     try:
-        config, weights = FAMILIES[family](published, str(file), partial(class_names, classes))
+        config, weights = FAMILIES[family](published, choices or Choices())
     except UserError as error:
-        guess = guess_family(jit.flat_names(published))
-        other = f"; it looks like {guess}" if guess and guess != family else ""
+        guess = guess_family(flat_names(published))
+        other = f"; it looks like {guess}" if guess and family not in guess else ""
         raise UserError(f"{error}{other}") from None
     states = {**weights, "progress": {"pictures": 0}, "config": to_json(config)}
     checkpoint.save(run / CHECKPOINT_FOLDER, 0, states, keep=1)
     config_io.save(config, run / CONFIG_FILE)
+
+
+def flat_names(published: Published) -> list[str]:
+    """The names of the weights, whether they lie at the top or under `model`."""
+    inside = published.weights.get("model", published.weights)
+    return [] if isinstance(inside, torch.Tensor) else [str(k).removeprefix("net.") for k in inside]
 
 
 def guess_family(keys: Iterable[str]) -> str | None:

@@ -5,6 +5,7 @@ to 0, hence the time_scale. Its last two modulations say (scale, shift).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor
 from flowbrush.backbones.layers.embeddings import sincos_2d_crop
 from flowbrush.backbones.mmdit import MMDiTConfig
 from flowbrush.errors import UserError
+from flowbrush.experiment import ExperimentConfig
+from flowbrush.flow.sampling import SamplingConfig
+from flowbrush.interchange.published import Choices, Imported, Published, compression
 from flowbrush.interchange.rules import (
     Rule,
     Table,
@@ -22,7 +26,10 @@ from flowbrush.interchange.rules import (
     pair,
     patch_convolution,
 )
+from flowbrush.interchange.text_runs import text_run
 from flowbrush.shapes import ConditionShapes, Shapes
+from flowbrush.spaces import LatentConfig
+from flowbrush.text import SD3TextConfig
 
 DEFAULTS: dict[str, Any] = {  # what diffusers takes for a setting that is not there
     "sample_size": 128,
@@ -172,3 +179,46 @@ def _settings(published: Mapping[str, Any], what: str) -> dict[str, Any]:
     if given["pos_embed_max_size"] is None:
         raise UserError(f"{what}: no pos_embed_max_size, where an SD3 has a position table")
     return given
+
+
+def imported(published: Published, choices: Choices) -> Imported:
+    """A diffusers folder. Without the third text model zeros stand in its place, as there."""
+    what, settings = str(published.path), published.config("Stable Diffusion 3")
+    backbone, shapes = config_from(settings, what), shapes_from(settings, what)
+    repository = "stabilityai/stable-diffusion-3-medium-diffusers"
+    vae = published.place("vae", choices.vae, f"{repository}/vae")
+    text = SD3TextConfig(width=settings.get("joint_attention_dim", 4096))
+    clip_l = replace(
+        text.clip_l,
+        model=published.place("text_encoder", choices.clip, text.clip_l.model),
+        tokenizer=published.place("tokenizer", choices.clip, text.clip_l.tokenizer),
+    )
+    clip_g = replace(
+        text.clip_g,
+        model=published.place("text_encoder_2", choices.clip_g, text.clip_g.model),
+        tokenizer=published.place("tokenizer_2", choices.clip_g, text.clip_g.tokenizer),
+    )
+    assert text.t5 is not None
+    t5 = replace(
+        text.t5,
+        model=published.place("text_encoder_3", choices.t5, text.t5.model),
+        tokenizer=published.place("tokenizer_3", choices.t5, text.t5.tokenizer),
+    )
+    without = published.pipeline is not None and t5.model == text.t5.model
+    scheduler = published.part("scheduler", "scheduler_config.json")
+    shift, steps = scheduler.get("shift", 3.0), scheduler.get("num_train_timesteps", 1000)
+    config = ExperimentConfig(
+        name="sd3",
+        size=choices.size or shapes.height * compression(vae),
+        space=LatentConfig(model=vae),
+        text=replace(text, clip_l=clip_l, clip_g=clip_g, t5=None if without else t5),
+        backbone=backbone,
+        sampling=SamplingConfig(
+            method="euler",
+            steps=28,
+            scale=7.0,
+            shift=shift,
+            last_gap=shift / (steps + shift - 1),  # diffusers shifts its last time twice
+        ),
+    )
+    return text_run(config, shapes, rules(backbone, shapes), published)

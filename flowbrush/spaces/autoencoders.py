@@ -11,21 +11,23 @@ from flowbrush.errors import UserError
 KINDS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny")
 
 
-def load_autoencoder(model: str, subfolder: str = "") -> nn.Module:
+def load_autoencoder(model: str) -> nn.Module:
     """The autoencoder as it was published, in fp32 on the CPU. Reads safetensors alone.
 
-    model: a folder, or a name on the hub; subfolder: where in it.
+    model: a folder, or a name on the hub, which may go on with a folder in it: `owner/name/vae`.
     Raises UserError where diffusers, the model or a weight is missing, or its kind is unknown.
     """
-    diffusers, folder = import_diffusers(), Path(model, subfolder)
-    is_here = Path(model).is_dir()
+    diffusers, folder = import_diffusers(), Path(model)
+    is_here = folder.is_dir()
+    words = [model] if is_here else model.split("/")
+    place, subfolder = "/".join(words[:2]), "/".join(words[2:]) or None
     if is_here and not (folder / "config.json").is_file():
         raise UserError(
             f"space.model: {folder} has no config.json; give the folder of a diffusers "
-            "autoencoder (of a pipeline: subfolder vae)"
+            "autoencoder (of a pipeline: its folder vae)"
         )
     try:
-        settings = diffusers.AutoencoderKL.load_config(model, subfolder=subfolder or None)
+        settings = diffusers.AutoencoderKL.load_config(place, subfolder=subfolder)
     except (OSError, ValueError) as error:
         if is_here:
             raise _unreadable(folder, error) from None
@@ -38,8 +40,8 @@ def load_autoencoder(model: str, subfolder: str = "") -> nn.Module:
         raise UserError(f"space.model: {folder} is of kind {kind}; known are {', '.join(KINDS)}")
     try:
         autoencoder, report = getattr(diffusers, kind).from_pretrained(
-            model,
-            subfolder=subfolder or None,
+            place,
+            subfolder=subfolder,
             torch_dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,

@@ -26,8 +26,7 @@ LOG_VARIANCE = (-30.0, 20.0)  # diffusers' bounds
 class LatentConfig:
     """An autoencoder, and how its latents are brought to unit scale."""
 
-    model: str = "stabilityai/sd-vae-ft-mse"  # diffusers' format: a name on the hub, or a folder
-    subfolder: str = ""  # "vae" where it lies inside a pipeline
+    model: str = "stabilityai/sd-vae-ft-mse"  # diffusers' format: a folder, or a name on the hub
     mean: tuple[float, ...] = ()  # one number, or one a channel; empty = the autoencoder's, or 0
     scale: tuple[float, ...] = ()  # of latent - mean; empty = the autoencoder's
     sample: bool = True  # from the posterior, anew at each step; False takes its mean
@@ -41,7 +40,7 @@ class LatentConfig:
 
     def load(self, device: torch.device) -> nn.Module:
         """The autoencoder as it was published, in fp32. Raises as `load_autoencoder` does."""
-        return load_autoencoder(self.model, self.subfolder).to(device)
+        return load_autoencoder(self.model).to(device)
 
     def build(self, device: torch.device) -> "LatentSpace":
         """Raises UserError as `load` does, and where mean or scale do not fit the channels."""

@@ -16,6 +16,7 @@ from flowbrush.cli import main
 from flowbrush.errors import UserError
 from flowbrush.experiment import load_config
 from flowbrush.interchange.files import read_weights
+from flowbrush.interchange.published import Choices
 from flowbrush.interchange.runs import guess_family, import_run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -67,7 +68,7 @@ def test_an_imported_run_is_trained_further(whole: Path, tmp_path: Path) -> None
     for i in range(10):
         (data / f"class{i}").mkdir(parents=True)
         Image.new("RGB", (32, 32), (20 * i, 0, 0)).save(data / f"class{i}" / "a.png")
-    import_run("jit", whole, run, classes=data)
+    import_run("jit", whole, run, Choices(classes=data))
     config = load_config(run)
     small = replace(
         config,
@@ -94,7 +95,7 @@ def test_bare_weights_are_the_averages_too(tmp_path: Path) -> None:
 
 def refusal(file: Path, run: Path, family: str = "jit", classes: Path | None = None) -> str:
     with pytest.raises(UserError) as error:
-        import_run(family, file, run, classes)
+        import_run(family, file, run, Choices(classes=classes))
     assert not run.exists()
     return str(error.value)
 

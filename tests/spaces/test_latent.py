@@ -293,7 +293,7 @@ def test_a_gpu_compresses_and_the_cpu_decodes():
 @pytest.mark.parametrize("build", [kl, dc, taesd])
 def test_each_kind_comes_back_from_its_folder(build, tmp_path):
     build().save_pretrained(tmp_path / "pipeline" / "vae")
-    space = LatentConfig(model=str(tmp_path / "pipeline"), subfolder="vae").build(CPU)
+    space = LatentConfig(model=str(tmp_path / "pipeline" / "vae")).build(CPU)
     assert torch.equal(space.compress(PICTURES), over(build()).compress(PICTURES))
 
 
@@ -405,8 +405,8 @@ def test_a_damaged_folder_is_refused(damage, said, damaged):
     assert str(damaged) in line
 
 
-def test_a_pipelines_folder_without_subfolder_says_so(damaged):
-    assert "subfolder vae" in refusal(lambda: LatentConfig(model=str(damaged.parent)).build(CPU))
+def test_a_pipelines_folder_says_where_the_autoencoder_is(damaged):
+    assert "its folder vae" in refusal(lambda: LatentConfig(model=str(damaged.parent)).build(CPU))
 
 
 @pytest.mark.parametrize("model", ["nobody/nothing", "/no/such/folder", "a b"])

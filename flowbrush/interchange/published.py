@@ -1,0 +1,129 @@
+"""A published network as it is found on a disk: weights, and what stands beside them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowbrush.errors import UserError
+from flowbrush.experiment import ExperimentConfig
+from flowbrush.interchange.files import INDEX_ENDING, read_weights
+from flowbrush.interchange.rules import Weights
+
+Imported = tuple[ExperimentConfig, dict[str, Weights]]  # an experiment, its checkpoint's states
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What weights do not say."""
+
+    classes: Path | None = None
+    """a data set of a folder a class, whose names the labels take in order; numbers if left out"""
+    heads: int | None = None
+    """attention heads of a DiT or SiT; by its width if left out"""
+    size: int | None = None
+    """of the pictures, in pixels; the published one if left out"""
+    vae: str = ""
+    """autoencoder: a folder or a name on the hub; beside the weights, or as published"""
+    clip: str = ""
+    """text model, the same; for SD3 the smaller CLIP"""
+    clip_g: str = ""
+    """text model, the same; for SD3 the larger CLIP"""
+    t5: str = ""
+    """text model, the same"""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was read.
+
+    settings: of diffusers' config.json, if there is one. pipeline: the folder of diffusers' whole
+    pipeline, if it is one.
+    """
+
+    path: Path
+    weights: dict[str, Any]
+    settings: dict[str, Any] | None = None
+    pipeline: Path | None = None
+
+    def config(self, family: str) -> dict[str, Any]:
+        """The settings. Raises UserError where there are none."""
+        if self.settings is None:
+            raise UserError(
+                f"{self.path}: no config.json beside it; give the folder that diffusers writes for "
+                f"{family}, with its transformer"
+            )
+        return self.settings
+
+    def part(self, name: str, file: str) -> dict[str, Any]:
+        """Settings of another part of the pipeline, such as its scheduler; empty if missing."""
+        place = None if self.pipeline is None else self.pipeline / name / file
+        return _json(place) if place is not None and place.is_file() else {}
+
+    def place(self, name: str, chosen: str, known: str) -> str:
+        """Where a part is: the chosen place, a folder of the pipeline, or else the known one."""
+        if chosen or self.pipeline is None or not (self.pipeline / name).is_dir():
+            return chosen or known
+        return str((self.pipeline / name).resolve())
+
+
+def read_published(path: Path) -> Published:
+    """A file of weights, or a folder that diffusers wrote: of a pipeline, or of its transformer.
+
+    Raises UserError where nothing can be read there.
+    """
+    if not path.is_dir():
+        beside = path.parent / "config.json"
+        settings = _json(beside) if path.name.endswith("rs") and beside.is_file() else None
+        return Published(path, read_weights(path), settings)
+    inside = path / "transformer"
+    folder = inside if inside.is_dir() else path
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder}: no config.json in it; fetch the whole folder, as diffusers writes it"
+        )
+    weights = read_weights(_weights_file(folder))
+    pipeline = next((f for f in (path, path.parent) if (f / "model_index.json").is_file()), None)
+    return Published(path, weights, _json(folder / "config.json"), pipeline)
+
+
+def _weights_file(folder: Path) -> Path:
+    """Sharded or not; a variant such as `.fp16` only where there is nothing else."""
+    found = [*folder.glob(f"*{INDEX_ENDING}"), *folder.glob("*.safetensors")]
+    if not found:
+        raise UserError(f"{folder}: no .safetensors in it; fetch the whole folder")
+    return min(found, key=lambda file: (not file.name.endswith(INDEX_ENDING), len(file.name)))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, UnicodeDecodeError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: no JSON object in it; fetch it again")
+    return found
+
+
+def class_names(folder: Path | None, count: int) -> tuple[str, ...]:
+    """The folders of a data set, in order; the classes' numbers where no folder is given.
+
+    Raises UserError where they are not as many as the weights have.
+    """
+    if folder is None:
+        return tuple(map(str, range(count)))
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give one with a folder a class")
+    found = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir()))
+    if len(found) != count:
+        raise UserError(f"{folder}: {len(found)} class folders, the weights have {count} classes")
+    return found
+
+
+def compression(vae: str, otherwise: int = 8) -> int:
+    """Pixels along a latent's side, of an autoencoder in a folder; of one elsewhere `otherwise`."""
+    settings = Path(vae) / "config.json"
+    if not settings.is_file():
+        return otherwise
+    widths = _json(settings).get("block_out_channels", [0] * 4)
+    return 2 ** (len(widths) - 1)
