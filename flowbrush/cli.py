@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import tyro
 
@@ -27,6 +27,7 @@ flowbrush: train text-to-image models from scratch, and paint with them.
   flowbrush sample runs/emoji "a fox" バナナ   paint prompts
   flowbrush evaluate runs/emoji              measure a run
   flowbrush import jit FILE --to runs/jit    make a run of published weights
+  flowbrush export runs/jit --to diffusers DIR   make a folder that diffusers loads
 
 flowbrush VERB --help lists a verb's options; flowbrush train RECIPE --help every choice of the
 recipe as well."""
@@ -223,6 +224,34 @@ def import_weights(arguments: list[str]) -> int:
     return 0
 
 
+# -- export
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What leaves, and where to."""
+
+    to: tuple[Literal["diffusers"], Path] = ("diffusers", Path("exported"))
+    """format and folder: --to diffusers DIR"""
+    weights: str = "ema"
+    """ema (the first average), one of them by name such as ema_0.998, or model"""
+
+
+def export(arguments: list[str]) -> int:
+    run, rest = _first(arguments, "export RUN --to diffusers DIR", "a run's folder")
+    options = _parse(ExportOptions, ExportOptions(), rest, f"flowbrush export {run or 'RUN'}")
+    from flowbrush.experiment import build_shapes
+    from flowbrush.interchange.export import Leaving, export_run
+    from flowbrush.text_to_image import TextToImage
+
+    painter = TextToImage.load(run, options.weights, "cpu", frozen=False)
+    shapes = build_shapes(painter.config, painter.space, painter.encoder)
+    leaving = Leaving(painter.config, shapes, painter.denoiser.backbone, painter.encoder)
+    folder = options.to[1]
+    print(f"{export_run(leaving, folder)}\n{folder}: exported and checked; the lines above paint")
+    return 0
+
+
 # -- recipes
 
 
@@ -241,6 +270,7 @@ VERBS = {
     "evaluate": evaluate,
     "recipes": recipes,
     "import": import_weights,
+    "export": export,
 }
 
 

@@ -55,10 +55,12 @@ class TextToImage:
         weights: str = "ema",
         device: str = "auto",
         say: Callable[[str], None] = print,
+        frozen: bool = True,
     ) -> "TextToImage":
         """The model of a run, from its newest whole checkpoint.
 
         weights: `ema` (the first average), `ema_0.999` (one by name) or `model` (as trained).
+        frozen: False leaves them in fp32, to do something else with them.
         Raises UserError where the folder is no run or holds no checkpoint or no such weights.
         """
         config = load_config(Path(run))
@@ -69,7 +71,7 @@ class TextToImage:
         encoder, space = config.text.build(chosen), config.space.build(chosen)
         denoiser = build_denoiser(config, build_shapes(config, space, encoder), chosen)
         denoiser.backbone.load_state_dict(checkpoint.load(found, weights, chosen))
-        return cls(config, denoiser, encoder, space, chosen, frozen=True)
+        return cls(config, denoiser, encoder, space, chosen, frozen)
 
     @torch.inference_mode()
     def generate(

@@ -157,7 +157,7 @@ def imported(published: Published, choices: Choices) -> Imported:
     scheduler = published.part("scheduler", "scheduler_config.json")
     is_flow = scheduler.get("prediction_type") == "flow_prediction"
     alpha = published.part(".", "model_index.json").get("_class_name") == "PixArtAlphaPipeline"
-    shift = scheduler.get("flow_shift", 1.0) if is_flow else 1.0
+    shift = scheduler.get("flow_shift", scheduler.get("shift", 1.0)) if is_flow else 1.0
     config = ExperimentConfig(
         name="pixart",
         size=choices.size or shapes.height * compression(vae),

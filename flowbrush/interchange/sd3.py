@@ -206,6 +206,7 @@ def imported(published: Published, choices: Choices) -> Imported:
     )
     without = published.pipeline is not None and t5.model == text.t5.model
     scheduler = published.part("scheduler", "scheduler_config.json")
+    even = scheduler.get("_class_name") == "FlowMapEulerDiscreteScheduler"
     shift, steps = scheduler.get("shift", 3.0), scheduler.get("num_train_timesteps", 1000)
     config = ExperimentConfig(
         name="sd3",
@@ -218,7 +219,8 @@ def imported(published: Published, choices: Choices) -> Imported:
             steps=28,
             scale=7.0,
             shift=shift,
-            last_gap=shift / (steps + shift - 1),  # diffusers shifts its last time twice
+            # The usual scheduler shifts its last time twice.
+            last_gap=None if even else shift / (steps + shift - 1),
         ),
     )
     return text_run(config, shapes, rules(backbone, shapes), published)

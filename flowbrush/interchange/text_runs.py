@@ -1,16 +1,23 @@
 """What the imports of text-to-image networks share."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from flowbrush import config_io
 from flowbrush.backbones import FluxConfig, MMDiTConfig, PixArtConfig
 from flowbrush.data import FolderConfig
 from flowbrush.experiment import ExperimentConfig, TrainConfig
 from flowbrush.interchange.published import Imported, Published
 from flowbrush.interchange.rules import Rule, Table, check_shapes, to_ours
 from flowbrush.shapes import Shapes
+from flowbrush.spaces import LatentConfig
+from flowbrush.text import CLIPConfig, T5Config
+
+OWN_FILE = "flowbrush.json"  # in a folder that a run of ours left as: its config
 
 
 def text_run(
@@ -29,4 +36,34 @@ def text_run(
     config = replace(
         config, source=FolderConfig(), train=TrainConfig(lr=1e-5, warmup=0, ema=(0.9999,))
     )
-    return config, {"model": weights, "ema_0.9999": weights}
+    if published.pipeline is not None and (published.pipeline / OWN_FILE).is_file():
+        config = _restored(config, published.pipeline / OWN_FILE)
+    return config, dict.fromkeys(("model", *_averages(config)), weights)
+
+
+def _restored(found: ExperimentConfig, own: Path) -> ExperimentConfig:
+    """The config of the run that the folder came from, with the folder's models in it."""
+    config = config_io.load(ExperimentConfig, own)
+    assert isinstance(config.space, LatentConfig)
+    assert isinstance(found.space, LatentConfig)
+    space = replace(config.space, model=found.space.model)
+    return replace(config, space=space, text=_with_places(config.text, found.text))
+
+
+def _with_places(text: Any, found: Any) -> Any:
+    """A text config with the places of models that another of its kind has."""
+    if isinstance(text, CLIPConfig | T5Config):
+        return replace(text, model=found.model, tokenizer=found.tokenizer)
+    parts = {f.name: getattr(text, f.name) for f in fields(text)}
+    return replace(
+        text,
+        **{
+            name: _with_places(part, getattr(found, name))
+            for name, part in parts.items()
+            if isinstance(part, CLIPConfig | T5Config)
+        },
+    )
+
+
+def _averages(config: ExperimentConfig) -> list[str]:
+    return [f"ema_{decay}" for decay in config.train.ema]

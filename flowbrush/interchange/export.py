@@ -1,0 +1,29 @@
+"""A trained run leaves as a folder for diffusers: whole, checked, or not at all."""
+
+import shutil
+from pathlib import Path
+
+from flowbrush.errors import UserError
+from flowbrush.interchange import to_diffusers
+from flowbrush.interchange.to_diffusers import Leaving
+from flowbrush.text.pretrained import quiet
+
+
+def export_run(leaving: Leaving, folder: Path) -> str:
+    """Write `folder`; returns the lines of Python that paint with it.
+
+    Raises UserError where it is there already, where the run cannot be said in diffusers' terms, or
+    where what was written does not paint what the run paints. Nothing is left behind then.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: there already; choose another folder")
+    aside = folder.parent / f".{folder.name}-aside"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        with quiet():
+            lines = to_diffusers.write_folder(leaving, aside)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return lines.replace("FOLDER", repr(str(folder)))
