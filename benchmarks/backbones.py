@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/backbones.py runs/backbones [recipe ...]
 
-Each trains with the recipe's own settings until it has used the FLOPs that the recipe's JiT takes for
+Each trains with the recipe's settings until it has used the FLOPs that the recipe's JiT takes for
 32,000 pictures: the networks differ in cost, so they see different numbers of pictures.
 Prints a table and paints a row a network into docs/pictures/backbones-RECIPE.png. A run that is
 there already is not trained again.
@@ -29,7 +29,7 @@ from flowbrush.backbones import (
 from flowbrush.contact_sheet import contact_sheet, save
 from flowbrush.data import ShapesWorldConfig
 from flowbrush.evaluate.right_first import paint_all
-from flowbrush.experiment import ExperimentConfig, build_denoiser, build_shapes
+from flowbrush.experiment import ExperimentConfig, build_shapes
 from flowbrush.flow.loss import flow_loss
 from flowbrush.processes import Processes
 from flowbrush.randomness import normal
@@ -68,9 +68,11 @@ def networks(own: JiTConfig) -> dict[str, BackboneConfig]:
 def training_flops(config: ExperimentConfig) -> tuple[int, int]:
     """FLOPs of one picture, forward and backward (two multiplications a weight), and weights."""
     encoder, space = config.text.build(CPU), config.space.build(CPU)
-    backbone = build_denoiser(config, build_shapes(config, space, encoder), CPU).backbone
+    with torch.device("meta"):
+        backbone = config.backbone.build(build_shapes(config, space, encoder))
+    x_t = torch.zeros(1, *space.shape(config.size), device="meta")
     with FlopCounterMode(display=False) as counter:
-        backbone(torch.zeros(1, *space.shape(config.size)), torch.zeros(1), encoder(["fox"]))
+        backbone(x_t, torch.zeros(1, device="meta"), encoder(["fox"]).to(x_t.device))
     return 3 * counter.get_total_flops(), sum(w.numel() for w in backbone.parameters())
 
 

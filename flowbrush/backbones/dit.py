@@ -12,6 +12,7 @@ from flowbrush.backbones.layers.attention import SelfAttention
 from flowbrush.backbones.layers.embeddings import TimeEmbedding, patchify, sincos_2d, unpatchify
 from flowbrush.backbones.layers.feedforward import GELUFeedForward
 from flowbrush.backbones.layers.initialisation import xavier_linears, zero
+from flowbrush.backbones.layers.linear import Linear
 from flowbrush.backbones.layers.modulation import Modulation, modulate
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
@@ -78,7 +79,7 @@ class DiT(nn.Module):
         super().__init__()
         width, patch, given = config.width, config.patch, shapes.condition
         self.patch = patch
-        self.patches = nn.Linear(shapes.channels * patch**2, width)
+        self.patches = Linear(shapes.channels * patch**2, width)
         blocks = [
             Block(width, config.heads, int(width * config.mlp_ratio)) for _ in range(config.depth)
         ]
@@ -87,8 +88,8 @@ class DiT(nn.Module):
         self.modulation = Modulation(width, 2)
         self.channels = shapes.channels
         said = shapes.channels * (2 if config.double_output else 1)
-        self.output = nn.Linear(width, said * patch**2)
-        self.pooled = None if given.pooled_width is None else nn.Linear(given.pooled_width, width)
+        self.output = Linear(width, said * patch**2)
+        self.pooled = None if given.pooled_width is None else Linear(given.pooled_width, width)
         xavier_linears(self)
         self.time = TimeEmbedding(width, config.time_scale)
         self.label = None if given.labels is None else nn.Embedding(given.labels + 1, width)

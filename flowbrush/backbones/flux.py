@@ -23,6 +23,7 @@ from flowbrush.backbones.layers.attention import (
 from flowbrush.backbones.layers.embeddings import TimeEmbedding, patchify
 from flowbrush.backbones.layers.feedforward import GELUFeedForward
 from flowbrush.backbones.layers.initialisation import xavier_linears, zero
+from flowbrush.backbones.layers.linear import Linear
 from flowbrush.backbones.layers.modulation import Modulation, modulate
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
@@ -90,7 +91,7 @@ class Stream(nn.Module):
         self.modulation = Modulation(width, 6)
         self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.heads = ToHeads(width, config.heads, RMSNorm)
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.feedforward = GELUFeedForward(width, config.hidden)
 
@@ -148,8 +149,8 @@ class SingleBlock(nn.Module):
         self.modulation = Modulation(width, 3)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.heads = ToHeads(width, config.heads, RMSNorm)
-        self.mlp = nn.Linear(width, config.hidden)
-        self.proj = nn.Linear(width + config.hidden, width)
+        self.mlp = Linear(width, config.hidden)
+        self.proj = Linear(width + config.hidden, width)
 
     def forward(
         self,
@@ -175,16 +176,14 @@ class Flux(nn.Module):
         super().__init__()
         self.config, self.text_tokens = config, shapes.condition.text_tokens
         width, values = config.width, shapes.channels * config.patch**2
-        self.patches = nn.Linear(values, width)
-        self.text = nn.Linear(text_width, width)
-        self.pooled = nn.Sequential(
-            nn.Linear(pooled_width, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.patches = Linear(values, width)
+        self.text = Linear(text_width, width)
+        self.pooled = nn.Sequential(Linear(pooled_width, width), nn.SiLU(), Linear(width, width))
         self.doubles = nn.ModuleList(DoubleBlock(config) for _ in range(config.double_depth))
         self.singles = nn.ModuleList(SingleBlock(config) for _ in range(config.single_depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = Modulation(width, 2)
-        self.output = nn.Linear(width, values)
+        self.output = Linear(width, values)
         xavier_linears(self)
         self.time = TimeEmbedding(width, config.time_scale)
         self.guidance = None if config.guidance is None else TimeEmbedding(width, 1000.0)

@@ -16,6 +16,7 @@ from flowbrush.backbones.layers.attention import RMSNorm, Rotary, SelfAttention,
 from flowbrush.backbones.layers.embeddings import TimeEmbedding, patchify, sincos_2d, unpatchify
 from flowbrush.backbones.layers.feedforward import SwiGLU
 from flowbrush.backbones.layers.initialisation import xavier_linears, zero
+from flowbrush.backbones.layers.linear import Linear
 from flowbrush.backbones.layers.modulation import Modulation, modulate
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
@@ -96,8 +97,8 @@ class JiT(nn.Module):
         self.config = config
         width, patch, given = config.width, config.patch, shapes.condition
         pixels = shapes.channels * patch**2
-        self.squeeze = nn.Linear(pixels, config.bottleneck, bias=False)
-        self.patches = nn.Linear(config.bottleneck, width)
+        self.squeeze = Linear(pixels, config.bottleneck, bias=False)
+        self.patches = Linear(config.bottleneck, width)
         hidden = int(width * config.mlp_ratio * 2 / 3)
         quarter = config.depth // 4
         blocks = [
@@ -109,13 +110,13 @@ class JiT(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = RMSNorm(width)
         self.modulation = Modulation(width, 2)
-        self.output = nn.Linear(width, pixels)
+        self.output = Linear(width, pixels)
         # The condition: what joins the time in c, and what becomes tokens in context.
         self.label = None if given.labels is None else nn.Embedding(given.labels + 1, width)
-        self.pooled = None if given.pooled_width is None else nn.Linear(given.pooled_width, width)
+        self.pooled = None if given.pooled_width is None else Linear(given.pooled_width, width)
         text_width = given.text_width if config.text == "tokens" else None
         widened = width * config.tokens_per_text
-        self.text = None if text_width is None else nn.Linear(text_width, widened)
+        self.text = None if text_width is None else Linear(text_width, widened)
         text_tokens = (given.text_tokens or 0) * config.tokens_per_text
         repeated = self.label is not None or config.text == "pooled"
         context = config.label_tokens if repeated else text_tokens

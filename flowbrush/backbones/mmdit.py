@@ -19,6 +19,7 @@ from flowbrush.backbones.layers.embeddings import (
 )
 from flowbrush.backbones.layers.feedforward import GELUFeedForward
 from flowbrush.backbones.layers.initialisation import xavier_linears, zero
+from flowbrush.backbones.layers.linear import Linear
 from flowbrush.backbones.layers.modulation import Modulation, modulate
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
@@ -77,7 +78,7 @@ class Stream(nn.Module):
         width = config.width
         self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.heads = ToHeads(width, config.heads, RMSNorm if config.qk_norm else nn.Identity)
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.feedforward = GELUFeedForward(width, int(width * config.mlp_ratio))
 
@@ -180,17 +181,15 @@ class MMDiT(nn.Module):
         super().__init__()
         self.config = config
         width, values = config.width, shapes.channels * config.patch**2
-        self.patches = nn.Linear(values, width)
-        self.text = nn.Linear(text_width, width)
-        self.pooled = nn.Sequential(
-            nn.Linear(pooled_width, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.patches = Linear(values, width)
+        self.text = Linear(text_width, width)
+        self.pooled = nn.Sequential(Linear(pooled_width, width), nn.SiLU(), Linear(width, width))
         dual = config.dual_attention_blocks
         kinds = [DualBlock] * dual + [Block] * (config.depth - 1 - dual) + [LastBlock]
         self.blocks = nn.ModuleList(kind(config) for kind in kinds)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = Modulation(width, 2)
-        self.output = nn.Linear(width, values)
+        self.output = Linear(width, values)
         xavier_linears(self)
         self.time = TimeEmbedding(width, config.time_scale)
         zero(self.output, *(m.linear for m in self.modules() if isinstance(m, Modulation)))

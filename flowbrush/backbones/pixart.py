@@ -13,6 +13,7 @@ from flowbrush.backbones.layers.attention import CrossAttention, SelfAttention
 from flowbrush.backbones.layers.embeddings import TimeEmbedding, patchify, unpatchify
 from flowbrush.backbones.layers.feedforward import GELUFeedForward
 from flowbrush.backbones.layers.initialisation import xavier_linears, zero
+from flowbrush.backbones.layers.linear import Linear
 from flowbrush.backbones.layers.modulation import Modulation, modulate
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
@@ -87,8 +88,8 @@ class PixArt(nn.Module):
         self.config = config
         width, patch, text_width = config.width, config.patch, shapes.condition.text_width
         assert text_width is not None
-        self.patches = nn.Linear(shapes.channels * patch**2, width)
-        text1, text2 = nn.Linear(text_width, width), nn.Linear(width, width)
+        self.patches = Linear(shapes.channels * patch**2, width)
+        text1, text2 = Linear(text_width, width), Linear(width, width)
         self.text = nn.Sequential(text1, nn.GELU("tanh"), text2)
         self.modulation = Modulation(width, 6)
         hidden = int(width * config.mlp_ratio)
@@ -97,7 +98,7 @@ class PixArt(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.table = nn.Parameter(torch.randn(2, width) / math.sqrt(width))
         said = shapes.channels * (2 if config.double_output else 1)
-        self.output = nn.Linear(width, said * patch**2)
+        self.output = Linear(width, said * patch**2)
         xavier_linears(self)
         self.time = TimeEmbedding(width, config.time_scale)
         pixels = config.pixels_per_position

@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate, silu
 
 from flowbrush.backbones.layers.embeddings import TimeEmbedding
 from flowbrush.backbones.layers.initialisation import zero
+from flowbrush.backbones.layers.linear import Linear
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
 from flowbrush.shapes import Shapes
@@ -55,7 +56,7 @@ class Block(nn.Module):
         self.norm1, self.norm2 = nn.GroupNorm(8, before), nn.GroupNorm(8, after)
         self.conv1 = nn.Conv2d(before, after, 3, padding=1)
         self.conv2 = nn.Conv2d(after, after, 3, padding=1)
-        self.modulation = nn.Linear(condition, 2 * after)
+        self.modulation = Linear(condition, 2 * after)
         self.past = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
     def forward(
@@ -76,7 +77,7 @@ class UNet(nn.Module):
         c, given = 4 * config.width, shapes.condition
         self.time = TimeEmbedding(c, config.time_scale)
         self.label = None if given.labels is None else nn.Embedding(given.labels + 1, c)
-        self.pooled = None if given.pooled_width is None else nn.Linear(given.pooled_width, c)
+        self.pooled = None if given.pooled_width is None else Linear(given.pooled_width, c)
         self.first = nn.Conv2d(shapes.channels, widths[0], 3, padding=1)
         before = [widths[0], *widths[:-1]]
         self.down = nn.ModuleList(Block(i, o, c) for i, o in zip(before, widths, strict=True))

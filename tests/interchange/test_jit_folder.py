@@ -157,6 +157,7 @@ def clip(models: Path, **choices) -> CLIPConfig:
     return CLIPConfig(model=str(models / "clip"), tokenizer=str(models / "clip_words"), **choices)
 
 
+@pytest.mark.filterwarnings("ignore:.* tokens; the first")
 @pytest.mark.parametrize(
     "text",
     [
@@ -172,6 +173,12 @@ def test_captions_of_several_lengths_are_read_as_the_run_reads_them(text, models
     run = build(replace(tiny(), text=text(models), sampling=SAMPLING), tmp_path / "a").write()
     run.check()
     assert_paints_alike(run, ["a fox", "A small red FOX sleeps below an old tree", ""])
+
+
+def test_a_caption_that_is_cut_is_told(models, tmp_path):
+    run = build(replace(tiny(), text=t5(models, tokens=8)), tmp_path / "a").write()
+    with pytest.warns(UserWarning, match="'a small red fox sleeps below a...' has"):
+        run.loaded()("a small red fox sleeps below an old tree")
 
 
 # -- as users of diffusers paint
@@ -232,15 +239,14 @@ def test_a_missing_sentence_encoder_is_named(sentences, monkeypatch):
         sentences.loaded()("a fox")
 
 
-def test_two_folders_loaded_together_stay_apart(labels, sentences, tmp_path):
+def test_two_folders_loaded_together_stay_apart(labels, sentences):
     first = labels.loaded()
     before = first("cat", latents=noise([0]), output_type="pt").images
-    stranger = tmp_path / "stranger"
-    stranger.mkdir()
-    sentences.folder.joinpath("pipeline.py").write_text(
-        (labels.folder / "pipeline.py").read_text("utf-8").replace("dt / 2", "dt"), "utf-8"
-    )
-    sentences.loaded()("a fox")
+    file = sentences.folder / "pipeline.py"
+    file.write_text(file.read_text("utf-8").replace("dt / 2", "dt"), "utf-8")  # of another make
+    second = sentences.loaded()
+    assert second.step("heun", lambda t, x: x, 1.0, 0.0, 1.0) == 4.0
+    assert first.step("heun", lambda t, x: x, 1.0, 0.0, 1.0) == 2.5
     assert torch.equal(first("cat", latents=noise([0]), output_type="pt").images, before)
 
 
@@ -280,7 +286,8 @@ for folder, prompt in ("labels", "dog"), ("sentences", "a fox"):
 
 def test_the_folder_paints_where_flowbrush_is_not(labels, sentences, tmp_path):
     save_file({"noise": noise([0])}, tmp_path / "noise.safetensors")
-    own = {"HF_MODULES_CACHE": "elsewhere", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    own = {"HF_MODULES_CACHE": str(tmp_path / "elsewhere"), "HF_HUB_OFFLINE": "1"}
+    own |= {"OMP_NUM_THREADS": "1"}
     subprocess.run(
         [sys.executable, "-c", ALONE], cwd=tmp_path, env=os.environ | own, check=True, timeout=300
     )
@@ -293,23 +300,14 @@ def test_the_folder_paints_where_flowbrush_is_not(labels, sentences, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["output.bias", "label.weight", "context_positions"])
-def test_a_tampered_weight_is_noticed(name, labels):
+@pytest.mark.parametrize("value", [1.0, float("nan")])
+def test_a_tampered_weight_is_noticed(value, name, labels):
     labels.check()
     file = labels.folder / "transformer" / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)
-    weights[name].view(-1)[0] += 0.1
+    weights[name].view(-1)[0] += value
     save_file(weights, file)
-    with pytest.raises(UserError, match="told 'cat', differs by 0"):
-        labels.check()
-
-
-@pytest.mark.parametrize("value", [float("nan"), 1e-3])
-def test_a_weight_that_is_no_number_or_hardly_differs_is_noticed(value, labels):
-    file = labels.folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    weights = load_file(file)
-    weights["blocks.1.norm1.weight"] += value
-    save_file(weights, file)
-    with pytest.raises(UserError, match="the network at t = "):
+    with pytest.raises(UserError, match=r"(the network|a picture) .* differs by"):
         labels.check()
 
 

@@ -102,7 +102,7 @@ def case(request, golden: Case) -> Case:
 @torch.no_grad()
 def test_the_network_gives_the_published_output_with_the_other_sign(case: Case) -> None:
     velocity = case.ours()(case.x, 1 - case.timestep / 1000, case.condition)
-    assert_close(velocity, -case.output, atol=1e-5, rtol=1e-5)
+    assert_close(velocity, -case.output, atol=5e-5, rtol=1e-5)
 
 
 def test_the_weights_come_back_to_the_bit(case: Case) -> None:

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
+from flowbrush.backbones.layers.linear import Linear
+
 
 class RMSNorm(nn.RMSNorm):
     """Root-mean-square norm with eps 1e-6, computed in fp32 also under autocast."""
@@ -61,9 +63,9 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = Linear(width, 3 * width)
         self.q_norm, self.k_norm = qk_norm(width // heads), qk_norm(width // heads)
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def forward(
         self,
@@ -85,8 +87,8 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.q, self.kv = nn.Linear(width, width), nn.Linear(width, 2 * width)
-        self.proj = nn.Linear(width, width)
+        self.q, self.kv = Linear(width, width), Linear(width, 2 * width)
+        self.proj = Linear(width, width)
 
     def forward(
         self,
@@ -119,7 +121,7 @@ class ToHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = Linear(width, 3 * width)
         self.q_norm, self.k_norm = qk_norm(width // heads), qk_norm(width // heads)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Heads:

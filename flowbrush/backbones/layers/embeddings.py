@@ -8,6 +8,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from flowbrush.backbones.layers.linear import Linear
+
 
 def patchify(x: Float[Tensor, "b c h w"], patch: int) -> Float[Tensor, "b n v"]:
     """Square patches in row order, each as (channel, row, column)."""
@@ -56,7 +58,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int, scale: float, frequencies: int = 128) -> None:
         super().__init__()
         self.scale, self.frequencies = scale, frequencies
-        first, second = nn.Linear(2 * frequencies, width), nn.Linear(width, width)
+        first, second = Linear(2 * frequencies, width), Linear(width, width)
         for layer in (first, second):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)

@@ -4,13 +4,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, pad, silu
 
+from flowbrush.backbones.layers.linear import Linear
+
 
 class GELUFeedForward(nn.Module):
     """Two layers with the tanh form of GELU between them."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.fc1, self.fc2 = Linear(width, hidden), Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         return self.fc2(gelu(self.fc1(x), approximate="tanh"))
@@ -22,7 +24,7 @@ class SwiGLU(nn.Module):
     def __init__(self, width: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.w12, self.w3 = nn.Linear(width, 2 * hidden), nn.Linear(hidden, width)
+        self.w12, self.w3 = Linear(width, 2 * hidden), Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         if x.is_cuda and self.w3.in_features % 8:  # on a CPU the copies cost more than they save

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from flowbrush.backbones.layers.linear import Linear
+
 
 def modulate(
     x: Float[Tensor, "b n d"], shift: Float[Tensor, "b d"], scale: Float[Tensor, "b d"]
@@ -17,7 +19,7 @@ class Modulation(nn.Module):
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
         self.count = count
-        self.linear = nn.Linear(width, count * width)
+        self.linear = Linear(width, count * width)
 
     def forward(self, c: Float[Tensor, "b d"]) -> tuple[Float[Tensor, "b d"], ...]:
         return self.linear(nn.functional.silu(c)).chunk(self.count, dim=1)

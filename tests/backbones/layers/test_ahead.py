@@ -143,6 +143,7 @@ def test_texts_keys_and_values_are_computed_once(monkeypatch: pytest.MonkeyPatch
         multiplied.append(id(weight))
         return plain(x, weight, bias)
 
+    monkeypatch.setattr("flowbrush.backbones.layers.linear._on_amd", lambda: False)
     monkeypatch.setattr(nn.functional, "linear", linear)
     painted_ahead(backbone, "pixart", sampling)
     assert sorted(i for i in multiplied if i in of_text) == sorted(of_text)
