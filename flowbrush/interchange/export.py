@@ -3,8 +3,9 @@
 import shutil
 from pathlib import Path
 
+from flowbrush.backbones.jit import JiT
 from flowbrush.errors import UserError
-from flowbrush.interchange import to_diffusers
+from flowbrush.interchange import jit_folder, to_diffusers
 from flowbrush.interchange.to_diffusers import Leaving
 from flowbrush.text.pretrained import quiet
 
@@ -22,8 +23,17 @@ def export_run(leaving: Leaving, folder: Path) -> str:
     aside.mkdir(parents=True)
     try:
         with quiet():
-            lines = to_diffusers.write_folder(leaving, aside)
+            lines = _written(leaving, aside)
         aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return lines.replace("FOLDER", repr(str(folder)))
+
+
+def _written(leaving: Leaving, folder: Path) -> str:
+    if not isinstance(leaving.backbone, JiT):
+        return to_diffusers.write_folder(leaving, folder)
+    config, backbone = leaving.config, leaving.backbone
+    jit_folder.write_jit(config, backbone, leaving.shapes, folder)
+    jit_folder.check_jit(folder, config, backbone, leaving.encoder)
+    return jit_folder.usage(config)

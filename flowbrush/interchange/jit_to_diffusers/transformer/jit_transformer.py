@@ -23,7 +23,7 @@ class Rotary(NamedTuple):
     sin: Tensor
 
 
-def rotary(rows: int, columns: int, head_width: int, still: int) -> Rotary:
+def rotary(rows: int, columns: int, head_width: int, still: int, like: Tensor) -> Rotary:
     """Rotary positions (Su et al. 2021): half of the pairs turn with the row, half with the column.
 
     still: leading tokens that are not turned.
@@ -33,22 +33,22 @@ def rotary(rows: int, columns: int, head_width: int, still: int) -> Rotary:
     row = torch.arange(rows).repeat_interleave(columns)[:, None] * frequency
     column = torch.arange(columns).repeat(rows)[:, None] * frequency
     angles = F.pad(torch.cat([row, column], dim=1), (0, 0, still, 0))
-    return Rotary(angles.cos().float(), angles.sin().float())
+    return Rotary(angles.cos().to(like), angles.sin().to(like))
 
 
 def rotate(x: Tensor, angles: Rotary) -> Tensor:
     """Turn channels i and i + e/2 of each head together."""
     first, second = x.chunk(2, dim=-1)
-    cos, sin = angles.cos.to(x), angles.sin.to(x)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    turned = first * angles.cos - second * angles.sin, second * angles.cos + first * angles.sin
+    return torch.cat(turned, dim=-1)
 
 
-def sincos(rows: int, columns: int, width: int) -> Tensor:
+def sincos(rows: int, columns: int, width: int, like: Tensor) -> Tensor:
     """Fixed positions (n, width) as in MAE: the column's half first, sines before cosines."""
     frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     column = torch.arange(columns).repeat(rows)[:, None] * frequency
     row = torch.arange(rows).repeat_interleave(columns)[:, None] * frequency
-    return torch.cat([column.sin(), column.cos(), row.sin(), row.cos()], dim=1).float()
+    return torch.cat([column.sin(), column.cos(), row.sin(), row.cos()], dim=1).to(like)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -145,6 +145,7 @@ class JiTBlock(nn.Module):
 class JiTTransformer2DModel(ModelMixin, ConfigMixin):
     """Noisy pixels, a time and a class or a text -> a prediction of the shape of the pixels."""
 
+    config: Any  # of the arguments of __init__
     _no_split_modules = ("JiTBlock",)
 
     @register_to_config
@@ -159,7 +160,7 @@ class JiTTransformer2DModel(ModelMixin, ConfigMixin):
         bottleneck: int = 128,
         mlp_ratio: float = 4.0,
         context_start: int = 4,  # the block before which the tokens in context join
-        text: str = "tokens",  # pooled: a text's one vector takes a label's place
+        text_role: str = "tokens",  # pooled: a text's one vector takes a label's place
         label_tokens: int = 32,  # how many tokens a label or a pooled text becomes
         tokens_per_text: int = 1,  # how many tokens each text token is widened to
         time_scale: float = 1.0,
@@ -178,7 +179,7 @@ class JiTTransformer2DModel(ModelMixin, ConfigMixin):
         self.time = TimeEmbedding(width, time_scale)
         self.label = None if labels is None else nn.Embedding(labels + 1, width)
         self.pooled = None if pooled_width is None else nn.Linear(pooled_width, width)
-        reads_tokens = text == "tokens" and text_width is not None
+        reads_tokens = text_role == "tokens" and text_width is not None
         self.text = nn.Linear(text_width or 0, width * tokens_per_text) if reads_tokens else None
         context = (text_tokens or 0) * tokens_per_text if reads_tokens else label_tokens
         self.context_positions = nn.Parameter(torch.zeros(1, context, width))
@@ -198,7 +199,7 @@ class JiTTransformer2DModel(ModelMixin, ConfigMixin):
         rows, columns = hidden_states.shape[2] // patch, hidden_states.shape[3] // patch
         x = F.unfold(hidden_states, patch, stride=patch).transpose(1, 2)  # (b, n, pixels)
         x = self.patches(self.squeeze(x))  # (b, n, width)
-        x = x + sincos(rows, columns, width).to(x)
+        x = x + sincos(rows, columns, width, like=x)
 
         c, given = self.time(timestep), None
         if self.label is not None:
@@ -219,13 +220,12 @@ class JiTTransformer2DModel(ModelMixin, ConfigMixin):
             real = real.repeat_interleave(self.config.tokens_per_text, dim=1)
             mask = F.pad(real, (0, x.shape[1]), value=True)[:, None, None]  # (b, 1, 1, m + n)
 
-        alone = Rotary(*(part.to(x) for part in rotary(rows, columns, width // heads, 0)))
-        joined = Rotary(*(F.pad(part, (0, 0, m, 0), value=v) for part, v in zip(alone, (1, 0))))
+        angles = rotary(rows, columns, width // heads, still=0, like=x)
+        joined = rotary(rows, columns, width // heads, still=m, like=x)
         for i, block in enumerate(self.blocks):
             if i == self.config.context_start:
-                x = torch.cat([context, x], dim=1)  # (b, m + n, width)
-            late = i >= self.config.context_start
-            x = block(x, c, joined if late else alone, mask if late else None)
+                x, angles = torch.cat([context, x], dim=1), joined  # (b, m + n, width)
+            x = block(x, c, angles, mask if i >= self.config.context_start else None)
         shift, scale = self.modulation(c)
         x = self.output(modulate(self.norm(x[:, m:]), shift, scale))  # (b, n, pixels)
 
