@@ -117,7 +117,8 @@ class TextToImage:
         backbone = self.denoiser.backbone
         t_eps = 0.0 if clean else flow.t_eps
         denoiser = Denoiser(backbone, flow.prediction, t_eps, flow.diffusion)
-        field = Guided(denoiser, null, sampling.scale, sampling.interval)
+        guidance = sampling.scale, sampling.interval, sampling.guided_channels
+        field = Guided(denoiser, null, *guidance)
         ahead = computed_ahead(backbone, sampling.times)
         with ahead if self.frozen else autocast(self.dtype, self.device):
             x = transport(field, noise, condition, sampling)

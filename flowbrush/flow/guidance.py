@@ -20,6 +20,7 @@ class Guided:
 
     null: the condition of no caption, a batch of one.
     interval: guidance acts while low <= t < high.
+    channels: only so many first ones are guided; None = all.
 
     `t` is one time for the whole batch. Keep it on the CPU: a look then costs no synchronisation.
     """
@@ -28,6 +29,7 @@ class Guided:
     null: Condition
     scale: float
     interval: tuple[float, float] = (0.0, 1.0)
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         self._joined: tuple[Condition, Condition] | None = None
@@ -38,7 +40,10 @@ class Guided:
             return self.field(x_t, t, condition)
         both = self._followed_by_null(condition, len(x_t))
         given, unguided = self.field(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
-        return unguided + self.scale * (given - unguided)
+        guided = unguided + self.scale * (given - unguided)
+        if self.channels is None:
+            return guided
+        return torch.cat([guided[:, : self.channels], given[:, self.channels :]], dim=1)
 
     def _followed_by_null(self, condition: Condition, b: int) -> Condition:
         """The same object at every step of a solver, so that work on it can be done once."""

@@ -24,6 +24,7 @@ class SamplingConfig:
     last_gap: float | None = None  # of the last step before the shift; None = as the others
     scale: float = 2.5  # of guidance; 1 = none
     interval: tuple[float, float] = (0.0, 1.0)  # of times in which guidance acts
+    guided_channels: int | None = None  # only so many first ones: 3 as DiT and SiT publish
     clean_end: bool = True  # False clamps data-prediction at t_eps to the end, as JiT publishes
     rtol: float = 1e-3  # dopri5 only
     atol: float = 1e-3

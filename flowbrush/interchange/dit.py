@@ -132,6 +132,6 @@ def _imported(
         backbone=backbone,
         flow=flow,
         train=TrainConfig(lr=1e-4, betas=(0.9, 0.999), warmup=0, ema=(0.9999,)),
-        sampling=SamplingConfig(method="heun", steps=50, scale=4.0),
+        sampling=SamplingConfig(method="heun", steps=50, scale=4.0, guided_channels=3),
     )
     return config, weights

@@ -134,6 +134,8 @@ def _check_can_leave(config: ExperimentConfig) -> None:
         raise UserError(f"space: {kind}; a JiT leaves for diffusers from pixels only")
     if config.flow.diffusion is not None:
         raise UserError("flow.diffusion: set; a JiT leaves for diffusers as a flow only")
+    if config.sampling.guided_channels is not None:
+        raise UserError("sampling.guided_channels: set; a JiT leaves with all guided")
     if config.sampling.method == "dopri5":
         raise UserError(
             "sampling.method: dopri5 stays here; set another in the run's config.json, such as heun"

@@ -139,8 +139,13 @@ def to_ours(
 
 
 def to_theirs(rules: Iterable[Rule | Table], blocks: int, ours: Mapping[str, Tensor]) -> Weights:
-    """Our weights under the published names."""
+    """Our weights under the published names.
+
+    Raises UserError where some of ours have no like there.
+    """
     spelt, tables = _spelt(rules, blocks)
+    known = {name for rule in spelt for name in _names(rule.ours)}
+    _refuse("backbone", "not among what is published:", sorted(set(ours) - known))
     weights = {table.theirs: table.value() for table in tables}
     for rule in spelt:
         tensors = rule.to_theirs(*(ours[name] for name in _names(rule.ours)))

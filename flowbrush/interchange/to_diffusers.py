@@ -73,6 +73,8 @@ def write_folder(leaving: Leaving, folder: Path) -> str:
         )
     if config.flow.noise_scale != 1:
         raise UserError(f"flow.noise_scale: {config.flow.noise_scale}; diffusers has 1 only")
+    if config.sampling.guided_channels is not None:
+        raise UserError("sampling.guided_channels: set; diffusers guides all channels")
     built = builders[kind](leaving)
     built.pipeline.save_pretrained(folder)
     _check(built, leaving, folder)

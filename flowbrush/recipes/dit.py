@@ -82,6 +82,6 @@ def _sit(name: str, backbone: DiTConfig, steps: int) -> ExperimentConfig:
             clip=1e9,  # none
             ema=(0.9999,),
         ),
-        sampling=SamplingConfig(method="heun", steps=125, scale=1.5),
+        sampling=SamplingConfig(method="heun", steps=125, scale=1.5, guided_channels=3),
         watch=WatchConfig(log=25_600, checkpoint=50_000 * BATCH, preview=50_000 * BATCH),
     )

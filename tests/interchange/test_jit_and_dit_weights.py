@@ -93,6 +93,25 @@ def test_a_sit_gives_the_published_velocity(golden_sit) -> None:
     torch.testing.assert_close(out, expected["v"], atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+def test_a_sit_is_guided_as_published_in_three_channels(golden_sit) -> None:
+    network, _, given, expected, *_ = golden_sit
+    x, t, y = given["x"], given["t"], given["y"]
+    guided = torch.cat(
+        [
+            Guided(
+                Denoiser(network, "velocity", 0.05),
+                Condition(label=torch.tensor([10])),
+                4.0,
+                channels=3,
+            )(x[i : i + 1], t[i : i + 1], Condition(label=y[i : i + 1]))
+            for i in range(len(x))
+        ]
+    )
+    wanted = expected["v_cfg4"][: len(x)]
+    torch.testing.assert_close(guided, wanted, atol=1e-5, rtol=0)
+
+
 def test_jit_weights_come_back_to_the_bit(golden_jit) -> None:
     network, weights, *_ = golden_jit
     shapes = Shapes(channels=3, height=32, width=32, condition=ConditionShapes(labels=10))
@@ -171,3 +190,12 @@ def test_a_changed_position_table_is_refused(golden_sit) -> None:
 def test_weights_of_another_family_are_refused(read) -> None:
     with pytest.raises(UserError, match="x: not the weights of a"):
         read({"blocks.0.weight": torch.ones(1)})
+
+
+def test_a_network_with_weights_that_were_never_published_is_refused() -> None:
+    given = ConditionShapes(pooled_width=8)
+    shapes = Shapes(channels=4, height=8, width=8, condition=given)
+    config = DiTConfig(depth=1, width=16, heads=2, pooled_text=True)
+    spelt = [rule for rule in dit.rules(config, shapes) if "label" not in str(rule)]
+    with pytest.raises(UserError, match=r"not among what is published: pooled\.bias"):
+        to_theirs(spelt, 1, config.build(shapes).state_dict())
