@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from flowbrush.backbones.layers.attention import SelfAttention
+from flowbrush.backbones.layers.attention import RMSNorm, SelfAttention
 from flowbrush.backbones.layers.embeddings import TimeEmbedding, patchify, sincos_2d, unpatchify
 from flowbrush.backbones.layers.feedforward import GELUFeedForward
 from flowbrush.backbones.layers.initialisation import xavier_linears, zero
@@ -28,6 +28,7 @@ class DiTConfig:
     heads: int = 6
     patch: int = 2
     mlp_ratio: float = 4.0
+    qk_norm: bool = False  # RMS-norm queries and keys, as JaxFM does
     time_scale: float = 1.0  # the embedding sees time_scale * t: 1 for SiT, 10,000 for jax-flow
     pooled_text: bool = False  # a text's one vector instead of a label, as in jax-flow
     double_output: bool = False  # as published: twice the channels, the second half unused
@@ -58,12 +59,13 @@ class DiTConfig:
 class Block(nn.Module):
     """Attention and feed-forward, each between a modulated norm and a gate."""
 
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
+    def __init__(self, config: DiTConfig) -> None:
         super().__init__()
+        width, norm = config.width, RMSNorm if config.qk_norm else nn.Identity
         self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.attention = SelfAttention(width, heads)
+        self.attention = SelfAttention(width, config.heads, norm)
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.feedforward = GELUFeedForward(width, hidden)
+        self.feedforward = GELUFeedForward(width, int(width * config.mlp_ratio))
         self.modulation = Modulation(width, 6)
 
     def forward(self, x: Float[Tensor, "b n d"], c: Float[Tensor, "b d"]) -> Float[Tensor, "b n d"]:
@@ -80,9 +82,7 @@ class DiT(nn.Module):
         width, patch, given = config.width, config.patch, shapes.condition
         self.patch = patch
         self.patches = Linear(shapes.channels * patch**2, width)
-        blocks = [
-            Block(width, config.heads, int(width * config.mlp_ratio)) for _ in range(config.depth)
-        ]
+        blocks = [Block(config) for _ in range(config.depth)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = Modulation(width, 2)

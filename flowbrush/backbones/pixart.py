@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from flowbrush.backbones.layers.attention import CrossAttention, SelfAttention
+from flowbrush.backbones.layers.attention import CrossAttention, RMSNorm, SelfAttention
 from flowbrush.backbones.layers.embeddings import TimeEmbedding, patchify, unpatchify
 from flowbrush.backbones.layers.feedforward import GELUFeedForward
 from flowbrush.backbones.layers.initialisation import xavier_linears, zero
@@ -29,6 +29,7 @@ class PixArtConfig:
     heads: int = 16
     patch: int = 2
     mlp_ratio: float = 4.0
+    qk_norm: bool = False  # RMS-norm the image's own queries and keys, as JaxFM does
     position_span: float = 16.0  # positions run from 0 to this at any size: 16 or 32 as published
     pixels_per_position: int | None = None  # if given, the network is told its size; 8 for SD's VAE
     time_scale: float = 1000.0  # the embedding sees time_scale * t; -1000 for published weights
@@ -58,13 +59,14 @@ class Block(nn.Module):
     The text comes between them, as it is.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
+    def __init__(self, config: PixArtConfig) -> None:
         super().__init__()
+        width, norm = config.width, RMSNorm if config.qk_norm else nn.Identity
         self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.attention = SelfAttention(width, heads)
-        self.cross_attention = CrossAttention(width, heads)
+        self.attention = SelfAttention(width, config.heads, norm)
+        self.cross_attention = CrossAttention(width, config.heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.feedforward = GELUFeedForward(width, hidden)
+        self.feedforward = GELUFeedForward(width, int(width * config.mlp_ratio))
         self.table = nn.Parameter(torch.randn(6, width) / math.sqrt(width))
 
     def forward(
@@ -92,8 +94,7 @@ class PixArt(nn.Module):
         text1, text2 = Linear(text_width, width), Linear(width, width)
         self.text = nn.Sequential(text1, nn.GELU("tanh"), text2)
         self.modulation = Modulation(width, 6)
-        hidden = int(width * config.mlp_ratio)
-        blocks = [Block(width, config.heads, hidden) for _ in range(config.depth)]
+        blocks = [Block(config) for _ in range(config.depth)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.table = nn.Parameter(torch.randn(2, width) / math.sqrt(width))

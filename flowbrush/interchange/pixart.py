@@ -114,6 +114,8 @@ def shapes_from(published: Mapping[str, Any], what: str) -> Shapes:
 
 def published_config(config: PixArtConfig, shapes: Shapes) -> dict[str, Any]:
     """The diffusers config of our network. Raises UserError where diffusers has none such."""
+    if config.qk_norm:
+        raise UserError("backbone: qk_norm; diffusers' PixArt has none")
     if config.mlp_ratio != 4:
         raise UserError(f"backbone: mlp_ratio {config.mlp_ratio}; diffusers' PixArt has 4 only")
     return FIXED | {
