@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flowbrush.errors import UserError, nearest
 from flowbrush.experiment import ExperimentConfig
+from flowbrush.recipes.coyo import coyo, coyo_clip_t5, coyo_t5
 from flowbrush.recipes.dit import sit_b2, sit_l2, sit_s2, sit_xl2
 from flowbrush.recipes.emoji import emoji, emoji_all
 from flowbrush.recipes.families import flux_small, mmdit_small, pixart_small
@@ -13,10 +14,13 @@ from flowbrush.recipes.folder import folder
 from flowbrush.recipes.jax_flow import (
     jax_flow_big,
     jax_flow_debug,
+    jax_flow_flux,
     jax_flow_large,
     jax_flow_semilarge,
+    jax_flow_text,
     jax_flow_xlarge,
 )
+from flowbrush.recipes.jaxfm import jaxfm_stage1, jaxfm_stage2
 from flowbrush.recipes.jit import jit_b16, jit_b32, jit_h16, jit_h32, jit_l16, jit_l32
 from flowbrush.recipes.mnist import mnist
 from flowbrush.recipes.shapes import shapes
@@ -45,6 +49,13 @@ RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
     "jax-flow-semilarge": jax_flow_semilarge,
     "jax-flow-large": jax_flow_large,
     "jax-flow-xlarge": jax_flow_xlarge,
+    "jax-flow-text": jax_flow_text,
+    "jax-flow-flux": jax_flow_flux,
+    "coyo": coyo,
+    "coyo-t5": coyo_t5,
+    "coyo-clip-t5": coyo_clip_t5,
+    "jaxfm-stage1": jaxfm_stage1,
+    "jaxfm-stage2": jaxfm_stage2,
 }
 
 

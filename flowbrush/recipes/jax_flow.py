@@ -6,7 +6,7 @@ H200's 790 TFLOP/s; the autoencoder adds 0.27 TFLOP a picture. There all is fp32
 0.99 where noise and data are mixed; here neither.
 """
 
-from flowbrush.backbones import DiTConfig
+from flowbrush.backbones import BackboneConfig, DiTConfig, FluxConfig, PixArtConfig
 from flowbrush.data import FolderConfig
 from flowbrush.data.batches import BatchConfig
 from flowbrush.experiment import ExperimentConfig, TrainConfig, WatchConfig
@@ -14,7 +14,7 @@ from flowbrush.flow.denoiser import FlowConfig
 from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.flow.times import TimesConfig
 from flowbrush.spaces import LatentConfig
-from flowbrush.text import LabelsConfig
+from flowbrush.text import CLIPConfig, FluxTextConfig, LabelsConfig, T5Config, TextConfig
 
 STEPS, BATCH, SCALE = 1_000_000, 256, 10_000.0
 
@@ -69,14 +69,47 @@ def jax_flow_xlarge() -> ExperimentConfig:
     return _jax_flow("jax-flow-xlarge", XLARGE)
 
 
-def _jax_flow(name: str, backbone: DiTConfig) -> ExperimentConfig:
+def jax_flow_text() -> ExperimentConfig:
+    """Text to image as a fork of jax-flow does it: cross-attention to CLIP's tokens, 119 M.
+
+    Captions come from `--source.path FOLDER`. Source: the fork. Cost: 1,000,000 steps, 28
+    H200-hours, estimated. Result: none published.
+    """
+    backbone = PixArtConfig(depth=12, width=768, heads=12, time_scale=SCALE)
+    return _jax_flow("jax-flow-text", backbone, CLIPConfig(model="openai/clip-vit-base-patch32"))
+
+
+def jax_flow_flux() -> ExperimentConfig:
+    """Text to image with streams of text and picture that become one, as Flux: 238 M.
+
+    T5's tokens are attended to as far as they are real; time and CLIP's vector are in adaLN-Zero.
+    Captions come from `--source.path FOLDER`. Source: the fork's plan. Cost: 1,000,000 steps, 52
+    H200-hours, estimated. Result: none published.
+    """
+    backbone = FluxConfig(
+        double_depth=6,
+        single_depth=12,
+        width=768,
+        heads=12,
+        axes=(16, 24, 24),
+        mask_text=True,
+        time_scale=SCALE,
+    )
+    t5 = T5Config(model="google/flan-t5-base", tokens=128)
+    return _jax_flow("jax-flow-flux", backbone, FluxTextConfig(t5=t5))
+
+
+def _jax_flow(
+    name: str, backbone: BackboneConfig, text: TextConfig | None = None
+) -> ExperimentConfig:
+    """text: None = labels."""
     return ExperimentConfig(
         name=name,
         size=256,
-        source=FolderConfig(layout="classes"),
+        source=FolderConfig(layout="auto" if text else "classes"),
         batch=BatchConfig(size=BATCH, flip=True, workers=12),
         space=LatentConfig(),
-        text=LabelsConfig(),
+        text=text or LabelsConfig(),
         backbone=backbone,
         flow=FlowConfig(times=TimesConfig(mean=0.0, std=1.0, stratified=False)),
         train=TrainConfig(
