@@ -22,6 +22,7 @@ HELP = """\
 flowbrush: train text-to-image models from scratch, and paint with them.
 
   flowbrush recipes                          what can be trained, with its cost and result
+  flowbrush prepare emoji --to DIR           encode pictures and captions once, to train from DIR
   flowbrush train emoji                      train a recipe; the run goes to runs/emoji
   flowbrush train runs/emoji                 go on with a run, exactly where it stopped
   flowbrush sample runs/emoji "a fox" バナナ   paint prompts
@@ -64,6 +65,10 @@ class TrainOptions:
 
     run: Path | None = None
     """folder of the run; runs/NAME if left out"""
+    tiny: bool = False
+    """every part small, its weights random, a drawn world: the recipe's whole way in a minute"""
+    prepared: Path | None = None
+    """folder that `flowbrush prepare` has filled, to train from instead of the recipe's source"""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps"""
 
@@ -72,30 +77,77 @@ def train(arguments: list[str]) -> int:
     target, rest = _first(
         arguments, "train RECIPE|RUN [options]", "a recipe's name or a run's folder"
     )
-    from flowbrush.experiment import ExperimentConfig, is_run, load_config
+    from flowbrush.autoencoding import AutoencoderExperiment, Experiment, load_experiment
+    from flowbrush.experiment import ExperimentConfig, is_run
     from flowbrush.recipes import RECIPES, recipe
+    from flowbrush.recipes.tiny import tiny
 
     if not target:
         print(f"usage: flowbrush train RECIPE|RUN [options]\n\nrecipes: {', '.join(RECIPES)}\n")
         print("flowbrush train RECIPE --help lists its options")
         return 0
     going_on = is_run(Path(target))
-    begun = load_config(Path(target)) if going_on else recipe(target)
+    begun = load_experiment(Path(target)) if going_on else recipe(target)
+    if "--tiny" in rest and isinstance(begun, ExperimentConfig) and not going_on:
+        begun = tiny(begun, Path("runs") / "tiny-models")
 
     @dataclass(frozen=True)
     class Train:
         options: Annotated[TrainOptions, tyro.conf.arg(name="")]
-        config: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
+        config: Annotated[Experiment, tyro.conf.arg(name="")]
 
     chosen = _parse(Train, Train(TrainOptions(), begun), rest, f"flowbrush train {target}")
     run = chosen.options.run or (Path(target) if going_on else Path("runs") / begun.name)
 
+    from flowbrush.data import PreparedConfig
     from flowbrush.processes import Processes, choose_device
+    from flowbrush.train.autoencoder import train_autoencoder
     from flowbrush.train.loop import train as train_run
 
     changeable = ("watch.", "train.pictures", "source.path") if going_on else ("watch.",)
     processes = Processes(choose_device(chosen.options.device))
-    return train_run(chosen.config, run, processes, changeable)
+    if isinstance(chosen.config, AutoencoderExperiment):
+        if chosen.options.prepared:
+            raise UserError("--prepared: an autoencoder learns from pictures; leave it out")
+        return train_autoencoder(chosen.config, run, processes, changeable)
+    config = chosen.config
+    if chosen.options.prepared:
+        config = replace(config, source=PreparedConfig(path=chosen.options.prepared))
+    return train_run(config, run, processes, changeable)
+
+
+# -- prepare
+
+
+def prepare(arguments: list[str]) -> int:
+    target, rest = _first(arguments, "prepare RECIPE|RUN --to DIR [options]", "a recipe's name")
+    from flowbrush.experiment import ExperimentConfig, is_run, load_config
+    from flowbrush.prepare.prepare import PrepareConfig
+    from flowbrush.prepare.prepare import prepare as prepare_all
+    from flowbrush.recipes import recipe
+
+    begun = load_config(Path(target)) if is_run(Path(target)) else recipe(target or "emoji")
+    if not isinstance(begun, ExperimentConfig):
+        raise UserError(f"prepare: {target} learns from pictures, and needs no preparing")
+
+    @dataclass(frozen=True)
+    class Prepare:
+        options: Annotated[PrepareConfig, tyro.conf.arg(name="")]
+        config: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
+
+    program = f"flowbrush prepare {target or 'RECIPE'}"
+    chosen = _parse(Prepare, Prepare(PrepareConfig(), begun), rest, program)
+    done, to = prepare_all(chosen.config, chosen.options), chosen.options.to
+    print(
+        f"{to}: {done.pictures:,} pictures encoded, {done.pictures / done.seconds:.1f} a second; "
+        f"{done.size / 1e6:,.1f} MB"
+    )
+    made = done.manifest
+    if made.complete:
+        broken = f"; {made.broken:,} broken ones are listed in its records" if made.broken else ""
+        print(f"{to}: complete, {sum(made.samples):,} pictures in {made.shards:,} shards{broken}")
+        print(f"train with: flowbrush train {target} --prepared {to}")
+    return 0
 
 
 # -- sample
@@ -179,10 +231,11 @@ def evaluate(arguments: list[str]) -> int:
     from flowbrush.contact_sheet import save
     from flowbrush.data import EmojiConfig
     from flowbrush.evaluate.right_first import paint_all, sheet, summary
+    from flowbrush.experiment import unprepared
     from flowbrush.text_to_image import TextToImage
 
     painter = TextToImage.load(run, options.weights, options.device)
-    config, trained_on = painter.config.source, None
+    config, trained_on = unprepared(painter.config.source), None
     if isinstance(config, EmojiConfig):
         config, trained_on = replace(config, languages=options.languages), config.languages
     painted = paint_all(painter, config.build(painter.config.size), options.limit)
@@ -266,6 +319,7 @@ def recipes(arguments: list[str]) -> int:
 
 VERBS = {
     "train": train,
+    "prepare": prepare,
     "sample": sample,
     "evaluate": evaluate,
     "recipes": recipes,

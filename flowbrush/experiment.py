@@ -10,6 +10,7 @@ from flowbrush import config_io
 from flowbrush.backbones import BackboneConfig, JiTConfig
 from flowbrush.data import EmojiConfig, SourceConfig
 from flowbrush.data.batches import BatchConfig
+from flowbrush.data.prepared import MANIFEST_FILE, Manifest, Prepared, PreparedConfig
 from flowbrush.data.source import Source
 from flowbrush.errors import UserError
 from flowbrush.flow.denoiser import Denoiser, FlowConfig
@@ -18,6 +19,7 @@ from flowbrush.processes import Precision
 from flowbrush.shapes import Shapes
 from flowbrush.spaces import PixelConfig, Space, SpaceConfig
 from flowbrush.text import LabelsConfig, SentenceConfig, TextConfig, TextEncoder
+from flowbrush.text.prepared import PreparedText
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class TrainConfig:
 
     pictures: int = 100_000  # when to stop
     seed: int = 0
+    start: str = ""  # folder of a run whose averaged weights are the first ones; empty = by chance
     accumulate: int = 1  # parts that a batch is computed in, for less memory
     lr: float = 2e-4
     betas: tuple[float, float] = (0.9, 0.95)
@@ -34,6 +37,7 @@ class TrainConfig:
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up; to 0
     clip: float = 1.0  # largest norm of the gradient
     caption_dropout: float = 0.1  # share of captions replaced by the null one, for guidance
+    encoder_dropout: float = 0.0  # share of captions that each of several text models does not hear
     ema: tuple[float, ...] = (0.999,)  # decays of the averages that are kept; the first one paints
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of each block
@@ -43,6 +47,8 @@ class TrainConfig:
             raise UserError("train: pictures, accumulate, lr and clip must be above 0")
         if not all(0 <= decay < 1 for decay in self.ema) or not 0 <= self.caption_dropout <= 1:
             raise UserError("train: the decays of ema must be in [0, 1), caption_dropout in [0, 1]")
+        if not 0 <= self.encoder_dropout <= 1:
+            raise UserError(f"train.encoder_dropout: {self.encoder_dropout}; it is in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +101,24 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
+def is_autoencoders(run: Path) -> bool:
+    """Whether a run learns an autoencoder."""
+    return '"kind": "AutoencoderExperiment"' in (run / CONFIG_FILE).read_text("utf-8", "replace")
+
+
 def load_config(run: Path) -> ExperimentConfig:
-    """The config of a run. Raises UserError where it is no run, or its config does not fit."""
+    """The config of a run that paints.
+
+    Raises UserError where it is no run, an autoencoder's run, or its config does not fit.
+    """
     if not is_run(run):
         raise UserError(
             f"{run}: not a run's folder, there is no {CONFIG_FILE} in it; train one first"
+        )
+    if is_autoencoders(run):
+        raise UserError(
+            f"{run}: an autoencoder's, which has no prompts; train a model on it with "
+            f"space=LatentConfig(model='{run}/autoencoder')"
         )
     return config_io.load(ExperimentConfig, run / CONFIG_FILE)
 
@@ -116,6 +135,37 @@ def with_classes(config: ExperimentConfig, source: Source) -> ExperimentConfig:
             "text: labels, but this source has captions without classes; use a sentence encoder"
         )
     return replace(config, text=LabelsConfig(names=source.classes))
+
+
+AT_EACH_STEP = {f"space.{name}" for name in ("mean", "scale", "sample", "slice", "decode_device")}
+
+
+def build_encoder(config: ExperimentConfig, source: Source, device: torch.device) -> TextEncoder:
+    """What encodes captions while training; of a prepared source, no more than a memory of them.
+
+    Raises UserError where the text model cannot be had, or the source was prepared otherwise.
+    """
+    if not isinstance(source, Prepared):
+        return config.text.build(device)
+    made, where = source.manifest, str(source.path)
+    was = config_io.from_json(ExperimentConfig, {"space": made.space, "text": made.text}, where)
+    found = config_io.differences(replace(config, space=was.space, text=was.text), config)
+    for name, (before, now) in found.items():
+        if name not in AT_EACH_STEP:
+            raise UserError(f"{name}: {now}, but {where} was prepared with {before}")
+    if config.batch.flip and not made.mirrored and made.dtypes["latents"] != "uint8":
+        raise UserError(f"batch.flip: {where} holds no mirrored pictures; prepare with it as well")
+    if config.train.encoder_dropout:
+        raise UserError("train.encoder_dropout: the text models' parts of what is prepared are one")
+    return PreparedText(source.known(), source.null, made.condition)
+
+
+def unprepared(source: SourceConfig) -> SourceConfig:
+    """The source of the pictures themselves, where this one holds what was prepared of them."""
+    if not isinstance(source, PreparedConfig):
+        return source
+    made = config_io.load(Manifest, source.path / MANIFEST_FILE)
+    return config_io.from_json(ExperimentConfig, {"source": made.source}, str(source.path)).source
 
 
 def build_shapes(config: ExperimentConfig, space: Space, encoder: TextEncoder) -> Shapes:

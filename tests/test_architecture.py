@@ -14,8 +14,9 @@ FLOORS = [
     {"condition", "shapes", "randomness", "processes", "config_io"},
     {"flow", "backbones", "spaces", "text", "data", "checkpoint", "contact_sheet"},
     {"experiment"},
+    {"autoencoding"},
     {"text_to_image", "recipes", "interchange"},
-    {"evaluate"},
+    {"evaluate", "prepare"},
     {"train"},
     {"cli"},
 ]

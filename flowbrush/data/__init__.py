@@ -3,6 +3,7 @@
 from flowbrush.data.emoji import EmojiConfig
 from flowbrush.data.folders import FolderConfig
 from flowbrush.data.idx import IdxConfig
+from flowbrush.data.prepared import PreparedConfig
 from flowbrush.data.shapes_world import ShapesWorldConfig
 
-SourceConfig = EmojiConfig | ShapesWorldConfig | FolderConfig | IdxConfig
+SourceConfig = EmojiConfig | ShapesWorldConfig | FolderConfig | IdxConfig | PreparedConfig

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float16, UInt8
 from torch import Tensor
 
-from flowbrush.data.source import Example, Source, UnreadablePicture
+from flowbrush.condition import Condition
+from flowbrush.data.source import Example, Features, Picture, Source, UnreadablePicture
 from flowbrush.errors import UserError
 from flowbrush.randomness import derive, uniform
 
@@ -39,31 +40,38 @@ class BatchConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """places: of each picture in the global order. broken: those skipped on the way to these."""
+    """places: of each picture in the global order. broken: those skipped on the way to these.
 
-    pictures: UInt8[Tensor, "b 3 H W"]
+    features: of each caption a batch of one, where they were encoded beforehand.
+    """
+
+    pictures: UInt8[Tensor, "b 3 H W"] | Float16[Tensor, "b s h w"]
     captions: list[str]
     places: list[int]
     broken: list[UnreadablePicture]
+    features: list[Condition] | None = None
 
 
 @dataclass(frozen=True)
 class _Placed:
     """One example at its place, from a worker: without tensors, which need its file handles."""
 
-    picture: UInt8[np.ndarray, "H W 3"]
+    picture: Picture
     caption: str
     place: int
     broken: list[UnreadablePicture]
+    features: Features | None
 
 
 def _together(examples: list[_Placed]) -> Batch:
     pictures = torch.from_numpy(np.stack([example.picture for example in examples]))
+    features = [example.features.condition() for example in examples if example.features]
     return Batch(
         pictures.permute(0, 3, 1, 2).contiguous(),
         [example.caption for example in examples],
         [example.place for example in examples],
         [error for example in examples for error in example.broken],
+        features or None,
     )
 
 
@@ -109,12 +117,23 @@ class _Place:
                 broken.append(error)
                 i = derive(self.seed, f"instead {attempt}", place) % len(self.source)
             else:
-                picture = example.picture
-                if self.flip and float(uniform(self.seed, "flip", [place])) < 0.5:
-                    picture = picture[:, ::-1]
-                return _Placed(picture, self._caption(example, place), place, broken)
+                flipped = self.flip and float(uniform(self.seed, "flip", [place])) < 0.5
+                picture = _mirrored(example) if flipped else example.picture
+                kind = self._kind(example, place)
+                features = example.features[kind].copied() if example.features else None
+                # Copied here, so that what is a view of a file is read by this thread.
+                picture = np.ascontiguousarray(picture)
+                return _Placed(picture, example.captions[kind], place, broken, features)
         raise UserError(f"{broken[0]} (and {len(broken) - 1} more in a row): no readable pictures")
 
-    def _caption(self, example: Example, place: int) -> str:
-        captions = list(example.captions.values())
-        return captions[int(float(uniform(self.seed, "caption", [place])) * len(captions))]
+    def _kind(self, example: Example, place: int) -> str:
+        kinds = list(example.captions)
+        return kinds[int(float(uniform(self.seed, "caption", [place])) * len(kinds))]
+
+
+def _mirrored(example: Example) -> Picture:
+    if example.mirrored is not None:
+        return example.mirrored
+    if example.picture.dtype != np.uint8:
+        raise UserError("batch.flip: these latents were stored without the mirrored pictures'")
+    return example.picture[:, ::-1]

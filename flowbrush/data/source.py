@@ -1,25 +1,64 @@
 """What a data source is: a length and random access. The order is not its business."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float16, Int16, UInt8
+from torch import Tensor
+
+from flowbrush.condition import Condition
+
+Picture = UInt8[np.ndarray, "H W 3"] | Float16[np.ndarray, "h w s"]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a text encoder made of one caption, as it is stored: the 16 bits of bf16 numbers."""
+
+    text: Int16[np.ndarray, "n d"] | None = None
+    pooled: Int16[np.ndarray, " p"] | None = None
+    label: int | None = None
+
+    def copied(self) -> "Features":
+        """In memory of its own, where this one may be a view of a file."""
+        return replace(
+            self,
+            text=None if self.text is None else self.text.copy(),
+            pooled=None if self.pooled is None else self.pooled.copy(),
+        )
+
+    def condition(self) -> Condition:
+        """A batch of one, in fp32."""
+        return Condition(
+            label=None if self.label is None else torch.tensor([self.label]),
+            text=None if self.text is None else _floats(self.text),
+            pooled=None if self.pooled is None else _floats(self.pooled),
+        )
+
+
+def _floats(stored: Int16[np.ndarray, "..."]) -> Tensor:
+    return torch.from_numpy(stored.copy()).view(torch.bfloat16).float()[None]
 
 
 @dataclass(frozen=True)
 class Example:
     """One captioned picture.
 
-    picture: square, bytes, as large as the source was asked for.
+    picture: square, as large as the source was asked for: bytes, or what a space stored of it.
     captions: by language or kind ("en", "ja", "short"); any of them describes the whole picture.
     truth: what the source knows of the picture beyond its captions, if it drew it itself.
+    mirrored: what a space stored of the mirrored picture.
+    features: of each kind of caption, where they were encoded beforehand.
     """
 
-    picture: UInt8[np.ndarray, "H W 3"]
+    picture: Picture
     captions: Mapping[str, str]
     truth: Any = None
+    mirrored: Picture | None = None
+    features: Mapping[str, Features] | None = None
 
 
 class UnreadablePicture(Exception):

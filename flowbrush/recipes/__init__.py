@@ -1,14 +1,16 @@
-"""Recipes: functions that return an ExperimentConfig. Choices, no code."""
+"""Recipes: functions that return an experiment. Choices, no code."""
 
 import runpy
 from collections.abc import Callable
 from pathlib import Path
 
+from flowbrush.autoencoding import AutoencoderExperiment, Experiment
 from flowbrush.errors import UserError, nearest
 from flowbrush.experiment import ExperimentConfig
+from flowbrush.recipes.autoencoder import emoji_autoencoder, folder_autoencoder
 from flowbrush.recipes.coyo import coyo, coyo_clip_t5, coyo_t5
 from flowbrush.recipes.dit import sit_b2, sit_l2, sit_s2, sit_xl2
-from flowbrush.recipes.emoji import emoji, emoji_all
+from flowbrush.recipes.emoji import emoji, emoji_all, emoji_latent
 from flowbrush.recipes.families import flux_small, mmdit_small, pixart_small
 from flowbrush.recipes.folder import folder
 from flowbrush.recipes.jax_flow import (
@@ -22,15 +24,26 @@ from flowbrush.recipes.jax_flow import (
 )
 from flowbrush.recipes.jaxfm import jaxfm_stage1, jaxfm_stage2
 from flowbrush.recipes.jit import jit_b16, jit_b32, jit_h16, jit_h32, jit_l16, jit_l32
+from flowbrush.recipes.jit_text import (
+    jit_b16_text,
+    jit_b32_text,
+    jit_h16_text,
+    jit_h32_text,
+    jit_l16_text,
+    jit_l32_text,
+)
 from flowbrush.recipes.mnist import mnist
 from flowbrush.recipes.shapes import shapes
 
-RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
+RECIPES: dict[str, Callable[[], Experiment]] = {
     "emoji": emoji,
     "emoji-all": emoji_all,
+    "emoji-latent": emoji_latent,
     "shapes": shapes,
     "mnist": mnist,
     "folder": folder,
+    "emoji-autoencoder": emoji_autoencoder,
+    "folder-autoencoder": folder_autoencoder,
     "flux-small": flux_small,
     "mmdit-small": mmdit_small,
     "pixart-small": pixart_small,
@@ -40,6 +53,12 @@ RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
     "jit-l32": jit_l32,
     "jit-h16": jit_h16,
     "jit-h32": jit_h32,
+    "jit-b16-text": jit_b16_text,
+    "jit-b32-text": jit_b32_text,
+    "jit-l16-text": jit_l16_text,
+    "jit-l32-text": jit_l32_text,
+    "jit-h16-text": jit_h16_text,
+    "jit-h32-text": jit_h32_text,
     "sit-s2": sit_s2,
     "sit-b2": sit_b2,
     "sit-l2": sit_l2,
@@ -59,7 +78,7 @@ RECIPES: dict[str, Callable[[], ExperimentConfig]] = {
 }
 
 
-def recipe(name: str) -> ExperimentConfig:
+def recipe(name: str) -> Experiment:
     """The config of that name, or of a function in a file of one's own: `my_runs.py:night3`.
 
     Raises UserError, with the nearest name, where there is none.
@@ -74,15 +93,16 @@ def recipe(name: str) -> ExperimentConfig:
     return RECIPES[name]()
 
 
-def _from_file(path: str, function: str) -> ExperimentConfig:
+def _from_file(path: str, function: str) -> Experiment:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
     recipes = runpy.run_path(path)
     if not callable(recipes.get(function)):
         raise UserError(f"{path}: no function '{function}' in it{nearest(function, recipes)}")
     config = recipes[function]()
-    if not isinstance(config, ExperimentConfig):
+    if not isinstance(config, ExperimentConfig | AutoencoderExperiment):
         raise UserError(
-            f"{path}:{function} returned {type(config).__name__}, not an ExperimentConfig"
+            f"{path}:{function} returned {type(config).__name__}, not an ExperimentConfig or an "
+            "AutoencoderExperiment"
         )
     return config

@@ -1,6 +1,6 @@
 """JaxFM: first ImageNet's classes, then long and short captions, in Stable Diffusion 3's latents.
 
-Stage 2 begins with stage 1's weights: `flowbrush train jaxfm-stage2 --start runs/jaxfm-stage1`.
+Stage 2 begins with stage 1: `flowbrush train jaxfm-stage2 --train.start runs/jaxfm-stage1`.
 Costs are the network's alone: three times the FLOPs of its forward pass, counted, at 55 % of an
 H200's 790 TFLOP/s; `flowbrush prepare` encodes pictures and texts beforehand, once. A mock run that
 needs nothing: `flowbrush train jaxfm-stage1 --tiny`.

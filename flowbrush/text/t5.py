@@ -55,11 +55,11 @@ class T5Config:
 
 def t5_encoder(model: Any, tokenizer: Any, config: T5Config) -> CachedEncoder:
     text = T5Text(model, tokenizer, config)
-    return CachedEncoder(text, text.shapes)
+    return CachedEncoder([text], text.shapes)
 
 
 class T5Text:
-    """One caption -> its Condition, a batch of one on the CPU, without a pooled vector."""
+    """A TextModel of tokens, without a pooled vector."""
 
     def __init__(self, model: Any, tokenizer: Any, config: T5Config) -> None:
         """Raises UserError for a tokenizer that is not this model's."""
@@ -71,10 +71,15 @@ class T5Text:
     def shapes(self) -> ConditionShapes:
         return ConditionShapes(text_width=self.width, text_tokens=self.tokens)
 
+    @property
+    def cut(self) -> int:
+        return self.reader.cut
+
     @torch.no_grad()
-    def __call__(self, caption: str) -> Condition:
-        tokens = self.reader(caption.lower().strip() if self._lowercase else caption)
-        # Said outright: T5Gemma would look for padding by itself, and leave it out.
-        real = torch.ones_like(tokens)
-        text = self._model(input_ids=tokens, attention_mask=real).last_hidden_state
-        return Condition(text=text.float().cpu())
+    def __call__(self, captions: list[str]) -> list[Condition]:
+        if self._lowercase:
+            captions = [caption.lower().strip() for caption in captions]
+        read = self.reader(captions)
+        # The mask is said outright: T5Gemma would leave out attended padding by itself.
+        out = self._model(input_ids=read.numbers, attention_mask=read.real)
+        return read.conditions(out.last_hidden_state)

@@ -1,6 +1,6 @@
 """Small text models with random weights: mock runs and tests without a download.
 
-Their tokenizers know characters only: CLIP's any (as bytes), T5's English and kana.
+Their tokenizers know characters only: CLIP's and the LLM's any (as bytes), T5's English and kana.
 """
 
 from collections.abc import Callable
@@ -66,6 +66,37 @@ def tiny_t5(model: Path, tokenizer: Path, width: int = 64, seed: int = 0) -> Non
         feed_forward_proj="gated-gelu",  # as T5 v1.1
     )
     _write(transformers.T5EncoderModel, config, model, seed)
+    words.save_pretrained(tokenizer)
+
+
+def tiny_llm(model: Path, tokenizer: Path, width: int = 64, seed: int = 0) -> None:
+    """Writes a Llama and its tokenizer into two folders, in transformers' format.
+
+    width: a multiple of 16. Raises UserError without transformers.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    transformers = import_transformers()
+    begin, end = "<s>", "</s>"
+    pieces = [begin, end, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    letters = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[]))
+    letters.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, 0)]
+    )
+    words = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=letters, bos_token=begin, eos_token=end
+    )
+    config = transformers.LlamaConfig(
+        vocab_size=len(pieces),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=width // 16,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    _write(transformers.LlamaModel, config, model, seed)
     words.save_pretrained(tokenizer)
 
 

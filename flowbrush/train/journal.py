@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from flowbrush.autoencoding import Experiment
 from flowbrush.config_io import to_json
 from flowbrush.errors import UserError
-from flowbrush.experiment import ExperimentConfig
 
 JOURNAL_FILE, CURVE_FILE = "journal.jsonl", "loss.png"
 
@@ -22,7 +22,7 @@ JOURNAL_FILE, CURVE_FILE = "journal.jsonl", "loss.png"
 class Journal:
     """Numbers stay on the device until they are written, so that a step does not wait for them."""
 
-    def __init__(self, run: Path, config: ExperimentConfig, seen: int) -> None:
+    def __init__(self, run: Path, config: Experiment, seen: int) -> None:
         self._run, self._batch = run, config.batch.size
         self._pending: list[Tensor] = []
         self._lines = _lines_until(run / JOURNAL_FILE, seen)
@@ -146,7 +146,7 @@ def _tensorboard(run: Path) -> Any:
     return SummaryWriter(str(run / "tensorboard"))
 
 
-def _wandb(run: Path, config: ExperimentConfig) -> Any:
+def _wandb(run: Path, config: Experiment) -> Any:
     try:
         import wandb
     except ImportError:

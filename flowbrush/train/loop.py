@@ -6,12 +6,15 @@ from pathlib import Path
 import torch
 
 from flowbrush import checkpoint
+from flowbrush.condition import joined
 from flowbrush.config_io import to_json
 from flowbrush.data.batches import batches
+from flowbrush.errors import UserError
 from flowbrush.experiment import (
     CHECKPOINT_FOLDER,
     ExperimentConfig,
     build_denoiser,
+    build_encoder,
     build_shapes,
     with_classes,
 )
@@ -27,6 +30,7 @@ from flowbrush.train.parallel import compile_blocks
 from flowbrush.train.previews import preview, preview_prompts
 from flowbrush.train.rejects import Rejects
 from flowbrush.train.run_folder import opened
+from flowbrush.train.start import start_from
 
 
 def train(
@@ -42,9 +46,13 @@ def train(
     source = config.source.build(config.size)
     config = with_classes(config, source)
     settings, b, device = config.train, config.batch.size, processes.device
-    encoder, space = config.text.build(device), config.space.build(device)
+    encoder, space = build_encoder(config, source, device), config.space.build(device)
+    if settings.encoder_dropout and encoder.parts == 1:
+        raise UserError("train.encoder_dropout: text has one model only; give caption_dropout")
     null = encoder.null.to(device)
     denoiser = build_denoiser(config, build_shapes(config, space, encoder), device)
+    if settings.start and not checkpoint.exists(run / CHECKPOINT_FOLDER):
+        start_from(Path(settings.start), denoiser.backbone)
     optimizer = build_optimizer(denoiser, settings)
     emas = {f"ema_{decay}": EMA(denoiser.backbone, decay) for decay in settings.ema}
     learned: dict[str, checkpoint.Stateful] = {
@@ -90,8 +98,14 @@ def train(
                 positions = data.shape[2] * data.shape[3]
                 t = config.flow.times.draw(settings.seed, batch.places, b, positions).to(device)
                 dropped = uniform(settings.seed, "dropout", batch.places) < settings.caption_dropout
-                given = encoder(batch.captions).to(device)
-                condition = given.replaced_where(dropped.to(device), null)
+                coins = [
+                    uniform(settings.seed, f"dropout of text {part}", batch.places)
+                    for part in range(encoder.parts)
+                ]
+                silent = torch.stack(coins, dim=1) < settings.encoder_dropout
+                ready = batch.features
+                given = joined(ready) if ready else encoder(batch.captions, silent)
+                condition = given.to(device).replaced_where(dropped.to(device), null)
 
                 # Evaluate the loss and its gradients, in parts.
                 torch.manual_seed(derive(settings.seed, "layers", seen))  # of the network's dropout
@@ -141,6 +155,8 @@ def train(
 
         if rejects.summary():
             print(rejects.summary())
+        if encoder.cut:
+            print(f"captions longer than the text encoder reads, and cut: {encoder.cut:,}")
         if stop.asked:
             print(f"stopped after {seen:,} pictures, and saved; go on with: flowbrush train {run}")
             return stop.exit_status

@@ -6,15 +6,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flowbrush import config_io
+from flowbrush.autoencoding import Experiment, load_experiment
 from flowbrush.errors import UserError
-from flowbrush.experiment import CONFIG_FILE, ExperimentConfig, is_run, load_config
+from flowbrush.experiment import CONFIG_FILE, is_run
 
 ATTRIBUTION_FILE = "ATTRIBUTION.txt"
 
 
 @contextmanager
 def opened(
-    run: Path, config: ExperimentConfig, changeable: tuple[str, ...], attribution: str = ""
+    run: Path, config: Experiment, changeable: tuple[str, ...], attribution: str = ""
 ) -> Iterator[None]:
     """The folder is there, holds this config, and no other process trains in it.
 
@@ -43,8 +44,13 @@ def opened(
         ) from None
 
 
-def _same_config(run: Path, config: ExperimentConfig, changeable: tuple[str, ...]) -> None:
-    found = config_io.differences(load_config(run), config)
+def _same_config(run: Path, config: Experiment, changeable: tuple[str, ...]) -> None:
+    begun = load_experiment(run)
+    if type(begun) is not type(config):
+        raise UserError(
+            f"{run}: the run of another kind of model; choose another folder with --run"
+        )
+    found = config_io.differences(begun, config)
     other = {name: pair for name, pair in found.items() if not name.startswith(changeable)}
     if other:
         name, (before, now) = next(iter(other.items()))

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from flowbrush.autoencoding import AutoencoderExperiment
 from flowbrush.errors import UserError
 from flowbrush.recipes import RECIPES, recipe
 from flowbrush.shapes import ConditionShapes, Shapes
@@ -13,6 +14,11 @@ from flowbrush.text import LabelsConfig
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_network_is_built_on_the_meta_device(name: str) -> None:
     config = recipe(name)
+    if isinstance(config, AutoencoderExperiment):
+        with torch.device("meta"):
+            autoencoder = config.autoencoder.build()
+        assert sum(weight.numel() for weight in autoencoder.parameters()) > 100_000
+        return
     given = ConditionShapes(labels=1000)
     if not isinstance(config.text, LabelsConfig):
         given = ConditionShapes(text_width=512, text_tokens=1, pooled_width=512)

@@ -14,7 +14,15 @@ from flowbrush.spaces import PixelConfig
 from flowbrush.text_to_image import TextToImage
 from flowbrush.train.loop import train
 
-KINDS = ["coyo", "coyo-t5", "coyo-clip-t5", "jax-flow-text", "jax-flow-flux", "jaxfm-stage2"]
+KINDS = [
+    "coyo",
+    "coyo-t5",
+    "coyo-clip-t5",
+    "jax-flow-text",
+    "jax-flow-flux",
+    "jaxfm-stage2",
+    "jit-b16-text",
+]
 LABELS = ["jit-h32", "sit-b2", "jax-flow-debug", "jaxfm-stage1"]
 
 

@@ -15,25 +15,54 @@ ROW = (4 + 2) * 4  # bytes of a caption of no letters; each letter is a token of
 class Words:
     """Encodes a caption as a start token and one token a letter, and keeps count."""
 
-    def __init__(self) -> None:
+    def __init__(self, cut: int = 0) -> None:
         self.calls: list[str] = []
+        self.batches: list[int] = []
+        self.cut = cut
 
-    def __call__(self, caption: str) -> Condition:
-        self.calls.append(caption)
+    def __call__(self, captions: list[str]) -> list[Condition]:
+        self.calls += captions
+        self.batches.append(len(captions))
+        return [self.row(caption) for caption in captions]
+
+    def row(self, caption: str) -> Condition:
         codes = torch.tensor([[float(ord(c))] for c in "^" + caption])
         return Condition(text=torch.sqrt(codes).expand(-1, 4)[None], pooled=codes[-1:].expand(1, 2))
 
 
+class Lengths:
+    """A pooled vector alone: how many letters there are."""
+
+    cut = 0
+
+    def __call__(self, captions: list[str]) -> list[Condition]:
+        return [Condition(pooled=torch.tensor([[float(len(c))]])) for c in captions]
+
+
 def pair(**choices) -> tuple[Words, CachedEncoder]:
     words = Words()
-    encoder = CachedEncoder(words, SHAPES, **choices)
+    encoder = CachedEncoder([words], SHAPES, **choices)
     words.calls.clear()  # of the empty caption
+    words.batches.clear()
     return words, encoder
+
+
+def three(**choices) -> tuple[list[Words], CachedEncoder]:
+    """The first part's tokens, every part's pooled vector."""
+
+    def join(parts: list[Condition]) -> Condition:
+        return Condition(text=parts[0].text, pooled=torch.cat([part.pooled for part in parts], 1))
+
+    models = [Words(cut) for cut in (1, 0, 3)]
+    encoder = CachedEncoder(models, SHAPES, join, **choices)
+    for model in models:
+        model.calls.clear()
+    return models, encoder
 
 
 def test_null_is_the_empty_caption():
     words, encoder = pair()
-    expected = words("")
+    expected = words.row("")
     assert torch.equal(encoder.null.text, expected.text)
     assert torch.equal(encoder.null.pooled, expected.pooled)
 
@@ -94,7 +123,7 @@ def test_padding_is_zero():
 
 def test_an_encoder_without_tokens_is_batched_too():
     shapes = ConditionShapes(pooled_width=1)
-    encoder = CachedEncoder(lambda c: Condition(pooled=torch.tensor([[float(len(c))]])), shapes)
+    encoder = CachedEncoder([Lengths()], shapes)
     assert encoder(["fox", "a"]).pooled.tolist() == [[3.0], [1.0]]
 
 
@@ -157,4 +186,116 @@ def test_a_caption_beyond_all_measure_is_refused_unencoded():
     words, encoder = pair()
     with pytest.raises(UserError, match=r"^caption 'xxxxx.*10,000 characters"):
         encoder(["x" * 10_000])
+    assert words.calls == []
+
+
+# -- several parts
+
+
+def heard(condition: Condition) -> list[list[str]]:
+    """The last letter that each part heard; "^" where it heard none."""
+    return [[chr(int(code)) for code in row[::2]] for row in condition.pooled]
+
+
+def test_every_part_hears_every_caption():
+    assert heard(three()[1](["fox", "cat"])) == [["x"] * 3, ["t"] * 3]
+
+
+def test_a_silent_part_reads_the_empty_caption():
+    silent = torch.tensor([[False, True, False], [True, False, True]])
+    condition = three()[1](["fox", "cat"], silent)
+    assert heard(condition) == [["x", "^", "x"], ["^", "t", "^"]]
+    assert condition.text_mask.tolist() == [[True] * 4, [True] + [False] * 3]
+
+
+def test_nobody_silent_is_the_plain_call():
+    models, encoder = three()
+    plain, told = encoder(["fox"]), encoder(["fox"], torch.zeros(1, 3, dtype=torch.bool))
+    assert torch.equal(plain.text, told.text) and torch.equal(plain.pooled, told.pooled)
+    assert [model.calls for model in models] == [["fox"]] * 3
+
+
+def test_all_silent_is_null():
+    encoder = three()[1]
+    condition = encoder(["fox"], torch.ones(1, 3, dtype=torch.bool))
+    assert torch.equal(condition.text, encoder.null.text)
+    assert torch.equal(condition.pooled, encoder.null.pooled)
+
+
+def test_each_part_encodes_a_caption_once_whoever_else_is_silent():
+    models, encoder = three()
+    for number in range(8):
+        encoder(["fox"], torch.tensor([[bool(number >> part & 1) for part in range(3)]]))
+    assert [model.calls for model in models] == [["fox"]] * 3
+
+
+def test_a_silent_part_is_not_asked():
+    models, encoder = three()
+    encoder(["fox"], torch.tensor([[True, False, True]]))
+    assert [model.calls for model in models] == [[], ["fox"], []]
+
+
+def test_the_bytes_are_those_of_all_parts_together():
+    models, encoder = three(keep_bytes=3 * (ROW + 16))
+    encoder(["a"])
+    encoder(["b"])
+    encoder(["a"])
+    assert [model.calls for model in models] == [["a", "b", "a"]] * 3
+
+
+@pytest.mark.parametrize("captions", [["fox"], ["fox", "cat", "hen"]])
+def test_silence_for_another_number_of_captions_is_an_error(captions):
+    with pytest.raises(ValueError, match="zip"):
+        three()[1](captions, torch.zeros(2, 3, dtype=torch.bool))
+
+
+def test_parts_are_counted():
+    assert (pair()[1].parts, three()[1].parts) == (1, 3)
+
+
+def test_cut_captions_are_those_of_all_parts():
+    assert three()[1].cut == 4
+
+
+# -- many at once
+
+
+def test_many_are_the_same_as_one_at_a_time():
+    captions = ["fox", "a", "", "a long caption", "fox"]
+    for encoder in (pair()[1], three()[1]):
+        for caption, row in zip(captions, encoder.encode_many(captions, batch=2), strict=True):
+            alone = encoder([caption])
+            assert torch.equal(row.text, alone.text) and torch.equal(row.pooled, alone.pooled)
+            assert row.text_mask is None
+
+
+def test_many_come_in_batches_of_like_length():
+    words, encoder = pair()
+    encoder.encode_many(["four", "a", "three", "to", "b"], batch=2)
+    assert words.calls == ["a", "b", "to", "four", "three"]
+    assert words.batches == [2, 2, 1]
+
+
+def test_many_are_encoded_once_where_they_repeat():
+    words, encoder = pair()
+    assert len(encoder.encode_many(["fox", "cat", "fox"], batch=8)) == 3
+    assert words.calls == ["fox", "cat"]
+
+
+def test_many_neither_use_nor_fill_the_memory():
+    words, encoder = pair()
+    encoder(["fox"])
+    encoder.encode_many(["fox", "cat"], batch=8)
+    encoder(["cat"])
+    assert words.calls == ["fox", "fox", "cat", "cat"]
+
+
+def test_none_is_as_many_as_any():
+    assert pair()[1].encode_many([], batch=4) == []
+
+
+def test_many_with_a_caption_beyond_all_measure_are_refused_unencoded():
+    words, encoder = pair()
+    with pytest.raises(UserError, match=r"^caption 'xxxxx.*10,000 characters"):
+        encoder.encode_many(["fox", "x" * 10_000], batch=1)
     assert words.calls == []

@@ -120,6 +120,20 @@ def test_shapes_say_what_a_condition_holds(models, projected, pooled):
     assert condition.pooled.shape == (1, pooled)
 
 
+@pytest.mark.parametrize("padding", ["masked", "attended"])
+@pytest.mark.parametrize("end", [2, 513])
+def test_many_captions_at_once_are_the_same_to_rounding(models, padding, end):
+    config = choose(models, padding=padding, layer="penultimate", projected=True)
+    model, words = config.load(CPU)
+    model.text_model.eos_token_id = model.config.eos_token_id = end
+    encoder = clip_encoder(model, words, config)
+    captions = [*CAPTIONS, LONG * 2]
+    for caption, row in zip(captions, encoder.encode_many(captions, batch=5), strict=True):
+        alone = encoder([caption])
+        torch.testing.assert_close(row.text, alone.text, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(row.pooled, alone.pooled, atol=1e-5, rtol=1e-5)
+
+
 # -- long captions
 
 
@@ -132,9 +146,8 @@ def test_a_long_caption_is_cut_before_its_end_token(models):
 def test_the_first_cut_caption_is_shown_and_each_is_counted(models, capsys):
     config = choose(models, tokens=8)
     text = CLIPText(*config.load(CPU), config)
-    for caption in ["a fox", LONG, LONG + "!", ""]:
-        text(caption)
-    assert text.reader.cut == 2
+    text(["a fox", LONG, LONG + "!", ""])
+    assert text.cut == 2
     assert capsys.readouterr().err == (
         "caption 'a small red fox sleeps below a...' has 39 tokens; CLIP reads the first 8, of "
         "this and of any longer one\n"
@@ -144,8 +157,8 @@ def test_the_first_cut_caption_is_shown_and_each_is_counted(models, capsys):
 def test_a_caption_that_just_fits_is_not_cut(models, capsys):
     config = choose(models, tokens=6)
     text = CLIPText(*config.load(CPU), config)
-    text("a fox")
-    assert text.reader.cut == 0
+    text(["a fox"])
+    assert text.cut == 0
     assert capsys.readouterr().err == ""
 
 

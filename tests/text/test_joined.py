@@ -10,9 +10,7 @@ from flowbrush import config_io
 from flowbrush.errors import UserError
 from flowbrush.shapes import ConditionShapes
 from flowbrush.text.cached import CachedEncoder
-from flowbrush.text.clip import CLIPText
-from flowbrush.text.joined import FluxText, FluxTextConfig, SD3TextConfig
-from flowbrush.text.t5 import T5Text
+from flowbrush.text.joined import FluxTextConfig, SD3TextConfig
 
 CPU = torch.device("cpu")
 CAPTIONS = ["", "a fox", "A red fox! Asleep!!", "青い四角 きつね"]
@@ -136,16 +134,62 @@ def test_a_token_that_one_of_the_clips_does_not_have_is_zero_there(models):
     assert (text[:4, :32] != 0).all() and (text[:6, 32:80] != 0).all()
 
 
+# -- parts that do not hear
+
+
+def test_flux_with_a_silent_t5_keeps_clips_vector(models):
+    encoder = flux(models, padding="masked").build(CPU)
+    condition, whole = encoder(["a fox"], torch.tensor([[False, True]])), encoder(["a fox"])
+    assert torch.equal(condition.text, encoder.null.text)
+    assert torch.equal(condition.pooled, whole.pooled)
+
+
+def test_flux_with_a_silent_clip_keeps_t5s_tokens(models):
+    encoder = flux(models).build(CPU)
+    condition, whole = encoder(["a fox"], torch.tensor([[True, False]])), encoder(["a fox"])
+    assert torch.equal(condition.text, whole.text)
+    assert torch.equal(condition.pooled, encoder.null.pooled)
+
+
+def test_a_silent_part_of_sd3_is_that_of_the_empty_caption_where_it_stands(models):
+    encoder = sd3(models).build(CPU)
+    condition, whole = encoder(["a fox"], torch.tensor([[False, True, False]])), encoder(["a fox"])
+    text, pooled = whole.text.clone(), whole.pooled.clone()
+    text[:, :77, 32:80], pooled[:, 16:] = (
+        encoder.null.text[:, :77, 32:80],
+        encoder.null.pooled[:, 16:],
+    )
+    assert torch.equal(condition.text, text) and torch.equal(condition.pooled, pooled)
+    assert not torch.equal(whole.text, text) and not torch.equal(whole.pooled, pooled)
+
+
+def test_as_many_parts_hear_as_there_are_models(models):
+    configs = flux(models), sd3(models), replace(sd3(models), t5=None)
+    assert [config.build(CPU).parts for config in configs] == [2, 3, 2]
+
+
+# -- many at once
+
+
+@pytest.mark.parametrize("padding", ["masked", "attended"])
+@pytest.mark.parametrize("choose", [flux, sd3])
+def test_many_captions_at_once_are_the_same_to_rounding(models, choose, padding):
+    encoder = choose(models, padding=padding).build(CPU)
+    for caption, row in zip(CAPTIONS, encoder.encode_many(CAPTIONS, batch=3), strict=True):
+        alone = encoder([caption])
+        torch.testing.assert_close(row.text, alone.text, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(row.pooled, alone.pooled, atol=1e-5, rtol=1e-5)
+
+
 # -- small things
 
 
 def test_cut_captions_are_counted_for_each_model(models, capsys):
-    config = flux(models, tokens=60)
-    clip = CLIPText(*config.clip.load(CPU), config.clip)
-    text = FluxText(clip, T5Text(*config.t5.load(CPU), config.t5))
-    text("a long caption " * 7)
-    text("a caption in between: long for T5, while CLIP reads all of it")
-    assert (text.clip.reader.cut, text.t5.reader.cut) == (1, 2)
+    encoder = flux(models, tokens=60).build(CPU)
+    encoder(["a caption in between: long for T5, while CLIP reads all of it", "a fox"])
+    assert encoder.cut == 1
+    encoder(["a long caption " * 7])
+    assert encoder.cut == 3
     shown = capsys.readouterr().err
     assert "CLIP reads the first 77" in shown and "T5 reads the first 60" in shown
 

@@ -42,3 +42,17 @@ def test_of_many_classes_ten_are_told():
 def test_only_the_label_is_there():
     condition = ANIMALS(["cat"])
     assert condition.text is condition.text_mask is condition.pooled is None
+
+
+def test_a_class_that_is_not_heard_is_null():
+    silent = torch.tensor([[False], [True]])
+    assert ANIMALS(["dog", "dog"], silent).label.tolist() == [1, 3]
+
+
+def test_many_classes_are_a_condition_each():
+    rows = ANIMALS.encode_many(["狐", "cat"], batch=2)
+    assert [row.label.tolist() for row in rows] == [[2], [0]]
+
+
+def test_labels_are_one_part_that_cuts_nothing():
+    assert (ANIMALS.parts, ANIMALS.cut) == (1, 0)

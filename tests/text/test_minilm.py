@@ -53,6 +53,20 @@ def test_null_is_the_empty_caption(encoder):
     assert torch.equal(encoder.null.text, encoder([""]).text)
 
 
+def test_many_captions_at_once_are_the_same_to_rounding(encoder):
+    captions = ["a cat", LONG, "", "fox"]
+    for caption, row in zip(captions, encoder.encode_many(captions, batch=4), strict=True):
+        alone = encoder([caption])
+        torch.testing.assert_close(row.text, alone.text, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(row.pooled, alone.pooled, atol=1e-5, rtol=1e-5)
+
+
+def test_cut_captions_are_counted():
+    encoder = MiniLMConfig(tokens=8).build(CPU)
+    encoder(["a cat", LONG])
+    assert encoder.cut == 1
+
+
 def test_the_same_word_differs_with_its_neighbours(encoder):
     first, second = encoder(["red fox", "old fox"]).text[:, 2]
     assert not torch.allclose(first, second, atol=0.1)

@@ -11,9 +11,10 @@ from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel
 
 from flowbrush.errors import UserError
 from flowbrush.text.clip import CLIPConfig
+from flowbrush.text.llm import LLMConfig
 from flowbrush.text.pretrained import load_model, load_tokenizer, model_type
 from flowbrush.text.t5 import T5Config
-from flowbrush.text.tiny import tiny_clip, tiny_t5
+from flowbrush.text.tiny import tiny_clip, tiny_llm, tiny_t5
 
 CPU = torch.device("cpu")
 
@@ -169,7 +170,7 @@ def test_any_other_failure_is_said_in_its_first_line():
     refused(None, r"^text: owner/name cannot be read \(the hub's own words\)$")
 
 
-@pytest.mark.parametrize("config", [CLIPConfig(), T5Config()])
+@pytest.mark.parametrize("config", [CLIPConfig(), T5Config(), LLMConfig()])
 def test_a_missing_package_is_named(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(
@@ -181,7 +182,7 @@ def test_a_missing_package_is_named(config, monkeypatch):
 # -- tiny models
 
 
-@pytest.mark.parametrize("write", [tiny_clip, tiny_t5, partial(tiny_clip, projection=16)])
+@pytest.mark.parametrize("write", [tiny_clip, tiny_t5, tiny_llm, partial(tiny_clip, projection=16)])
 def test_a_tiny_model_is_the_same_to_the_bit_each_time(write, tmp_path):
     for name in ("one", "two"):
         torch.rand(3)
@@ -199,10 +200,12 @@ def test_writing_a_tiny_model_leaves_the_random_state_alone(tmp_path):
     before = torch.get_rng_state()
     tiny_clip(tmp_path, tmp_path)
     tiny_t5(tmp_path, tmp_path)
+    tiny_llm(tmp_path, tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_writing_a_tiny_model_prints_nothing(tmp_path, capfd):
     tiny_clip(tmp_path, tmp_path)
     tiny_t5(tmp_path, tmp_path)
+    tiny_llm(tmp_path, tmp_path)
     assert capfd.readouterr() == ("", "")

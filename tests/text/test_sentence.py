@@ -57,6 +57,11 @@ def test_a_caption_has_the_same_bits_in_any_batch(encoder):
     assert torch.equal(SentenceConfig().build(CPU)(["cat", "fox"]).pooled[1], alone)
 
 
+def test_many_captions_are_read_one_by_one(encoder):
+    rows = encoder.encode_many(["cat", "猫"], batch=2)
+    assert torch.equal(torch.cat([row.text for row in rows]), encoder(["cat", "猫"]).text)
+
+
 def test_shapes_say_what_a_condition_holds(encoder):
     assert encoder.shapes == ConditionShapes(text_width=512, text_tokens=1, pooled_width=512)
     condition = encoder(["cat"])

@@ -115,6 +115,18 @@ def test_the_encoder_of_t5gemma_is_loaded(models, tmp_path, padding):
     torch.testing.assert_close(text[0], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("padding", ["masked", "attended"])
+@pytest.mark.parametrize("kind", ["t5", "t5gemma"])
+def test_many_captions_at_once_are_the_same_to_rounding(models, tmp_path, padding, kind):
+    config = choose(models, padding=padding)
+    if kind == "t5gemma":
+        t5gemma(tmp_path)
+        config = choose(models, padding=padding, model=str(tmp_path))
+    encoder, captions = config.build(CPU), [*CAPTIONS, LONG * 2]
+    for caption, row in zip(captions, encoder.encode_many(captions, batch=5), strict=True):
+        torch.testing.assert_close(row.text, encoder([caption]).text, atol=1e-5, rtol=1e-5)
+
+
 # -- batches and long captions
 
 
@@ -140,15 +152,15 @@ def test_shapes_say_what_a_condition_holds(models):
 def test_a_cut_caption_keeps_its_end_token(models):
     config = choose(models, tokens=9)
     text = T5Text(*config.load(CPU), config)
-    assert text.reader(LONG)[0, -1] == text.reader("")[0, -1]
+    long, empty = (text.reader([caption]).numbers for caption in (LONG, ""))
+    assert long[0, -1] == empty[0, -1]
 
 
 def test_the_first_cut_caption_is_shown_and_each_is_counted(models, capsys):
     config = choose(models, tokens=9)
     text = T5Text(*config.load(CPU), config)
-    for caption in ["a fox", LONG, LONG + "!", ""]:
-        text(caption)
-    assert text.reader.cut == 2
+    text(["a fox", LONG, LONG + "!", ""])
+    assert text.cut == 2
     assert capsys.readouterr().err == (
         "caption 'a small red fox sleeps below a...' has 48 tokens; T5 reads the first 9, of "
         "this and of any longer one\n"

@@ -1,0 +1,1 @@
+"""Encode once, train many times: latents and text features as shards."""

@@ -1,0 +1,88 @@
+"""Encode a source once, shard by shard, from wherever an earlier try stopped."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tqdm import tqdm
+
+from flowbrush.data import PreparedConfig
+from flowbrush.data.prepared import Manifest, conditions_metadata
+from flowbrush.errors import UserError
+from flowbrush.experiment import ExperimentConfig, with_classes
+from flowbrush.prepare.manifest import completed, opened, plan
+from flowbrush.prepare.ray_engine import encode_with_ray
+from flowbrush.prepare.shards import Work, is_finished, write_shard
+from flowbrush.processes import choose_device
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Where shards go, and who makes them."""
+
+    to: Path = Path("prepared")
+    """folder of the shards; a second try goes on in it where the first one stopped"""
+    shard: int = 1024
+    """examples of the source that one shard is made of"""
+    batch: int = 32
+    """pictures, and captions, that are encoded together"""
+    engine: Literal["local", "ray"] = "local"
+    """local: this process, or all of torchrun's; ray: `workers` actors of a Ray cluster"""
+    workers: int = 2
+    """actors of Ray"""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps"""
+
+    def __post_init__(self) -> None:
+        if min(self.shard, self.batch, self.workers) < 1:
+            raise UserError("prepare: shard, batch and workers must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one call of `prepare` did. manifest: complete, or the plan while peers are at work."""
+
+    manifest: Manifest
+    pictures: int  # encoded by this call
+    seconds: float
+    size: int  # bytes in the folder
+
+
+def prepare(config: ExperimentConfig, options: PrepareConfig) -> Done:
+    """Encode what is not encoded yet: all of it, or under torchrun this process's share.
+
+    Raises UserError where the folder was begun otherwise, or for what the user can mend.
+    """
+    if isinstance(config.source, PreparedConfig):
+        raise UserError(f"source: {config.source.path} is prepared already")
+    folder = options.to
+    source = config.source.build(config.size)
+    config = with_classes(config, source)
+    manifest = opened(folder, plan(config, source, options.shard))
+    rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    mine = [n for n in range(rank, manifest.shards, world) if not is_finished(folder, n)]
+    known = conditions_metadata(folder).get("prompts") == list(config.watch.prompts)
+    work = Work(config, manifest, folder, options.batch)
+    start, pictures = time.perf_counter(), 0
+    if mine and options.engine == "ray":
+        pictures = encode_with_ray(work, mine, options.workers, options.device)
+    elif mine or not known:
+        encoding = work.encoding(_device(options.device))
+        total = sum(len(work.indices(number)) for number in mine)
+        with tqdm(total=total, unit="pictures", disable=not mine) as bar:
+            for number in mine:
+                pictures += write_shard(work, number, encoding, bar.update).samples
+    seconds = time.perf_counter() - start
+    manifest = completed(folder, manifest) or manifest
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return Done(manifest, pictures, seconds, size)
+
+
+def _device(wanted: str) -> torch.device:
+    """Of torchrun's processes each its own."""
+    device, place = choose_device(wanted), os.environ.get("LOCAL_RANK")
+    own = device.type == "cuda" and device.index is None and place is not None
+    return torch.device("cuda", int(place)) if own and place else device

@@ -1,0 +1,150 @@
+"""The training loop of an autoencoder: posterior, reconstruction, loss, step, averages.
+
+Beside each checkpoint the averaged weights are written in diffusers' format, with the shift and the
+scale that bring their latents to mean 0 and variance 1, as LatentConfig reads them.
+"""
+
+from contextlib import closing
+from pathlib import Path
+
+import torch
+
+from flowbrush import checkpoint
+from flowbrush.autoencoding import (
+    AUTOENCODER_FOLDER,
+    AutoencoderExperiment,
+    autoencoder_loss,
+    build_autoencoder,
+)
+from flowbrush.config_io import to_json
+from flowbrush.data.batches import batches
+from flowbrush.data.split import split
+from flowbrush.errors import UserError
+from flowbrush.experiment import CHECKPOINT_FOLDER
+from flowbrush.processes import Processes, autocast, choose_dtype
+from flowbrush.randomness import derive, normal
+from flowbrush.spaces.pixel import PixelSpace
+from flowbrush.train.autoencoder_folder import (
+    preview_pairs,
+    psnr_of,
+    shown_pictures,
+    space_of,
+    write_autoencoder,
+)
+from flowbrush.train.ema import EMA
+from flowbrush.train.interruption import Interruption
+from flowbrush.train.journal import Journal
+from flowbrush.train.optimizer import build_optimizer, learning_rate
+from flowbrush.train.parallel import compile_blocks
+from flowbrush.train.rejects import Rejects
+from flowbrush.train.run_folder import opened
+
+
+def train_autoencoder(
+    config: AutoencoderExperiment, run: Path, processes: Processes, changeable: tuple[str, ...] = ()
+) -> int:
+    """Train until `config.train.pictures` are seen, from the newest checkpoint in `run`, if any.
+
+    changeable: dotted beginnings of the fields in which `config` may differ from the run's own.
+    Returns the exit status: 0 when done, 128 + n when signal n stopped it, after a checkpoint.
+    Raises UserError for what the user can mend.
+    """
+    # Build the parts.
+    source, held_out = split(config.source.build(config.size), config.held_out)
+    if not len(source):
+        raise UserError(f"held_out: {config.held_out} leaves no picture to train on; lower it")
+    settings, b, device, pixels = config.train, config.batch.size, processes.device, PixelSpace()
+    side, written = config.size // config.autoencoder.factor, run / AUTOENCODER_FOLDER
+    network = build_autoencoder(config, device)
+    optimizer = build_optimizer(network, settings)
+    emas = {f"ema_{decay}": EMA(network, decay) for decay in settings.ema}
+    learned: dict[str, checkpoint.Stateful] = {"model": network, "optimizer": optimizer, **emas}
+    averaged: checkpoint.Stateful = next(iter(emas.values()), network)  # what is written and shown
+    dtype = choose_dtype(settings.precision, device)
+    if settings.compile:
+        compile_blocks(network, dtype, device)
+
+    with opened(run, config, changeable, source.attribution):
+        # Go on from the newest whole checkpoint.
+        seen, folder = 0, run / CHECKPOINT_FOLDER
+        if checkpoint.exists(folder):
+            found = checkpoint.newest(folder, print)
+            seen = checkpoint.load(found, "progress")["pictures"]
+            for name, state in learned.items():
+                state.load_state_dict(checkpoint.load(found, name, device))
+        if seen >= settings.pictures:
+            print(f"{run}: already trained on {seen:,} pictures")
+            return 0
+
+        rejects, shown = Rejects(run, len(source)), shown_pictures(held_out, source)
+        ahead = batches(source, config.batch, settings.seed, seen, processes.rank, processes.world)
+        with (
+            closing(ahead) as loader,
+            Journal(run, config, seen) as journal,
+            Interruption() as stop,
+        ):
+            for batch in loader:
+                # Draw the posterior's noise: a function of a picture's place.
+                rejects.add(batch)
+                pictures = pixels.normalize(batch.pictures.to(device), ())
+                keys = [derive(settings.seed, "posterior", place) for place in batch.places]
+                noise = normal(keys, (config.autoencoder.channels, side, side), device)
+
+                # Evaluate the loss and its gradients, in parts.
+                total = torch.zeros((), device=device)
+                for part in torch.arange(len(pictures), device=device).chunk(settings.accumulate):
+                    with autocast(dtype, device):
+                        posterior = network.encode(pictures[part], return_dict=False)[0]
+                        drawn = posterior.mean + posterior.std * noise[part]
+                        decoded = network.decode(drawn, return_dict=False)[0]
+                    mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+                    pair = pictures[part], decoded.float()
+                    losses = autoencoder_loss(config.loss, *pair, mean, log_variance)
+                    loss = losses.sum() / len(pictures)
+                    loss.backward()
+                    total += loss.detach()
+
+                # Step.
+                lr = learning_rate(settings, seen + b)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+                optimizer.step()
+                optimizer.zero_grad()
+                for ema in emas.values():
+                    ema.update(seen // b)
+                seen += b
+                journal.add(processes.mean(total), norm)
+
+                # Once in a while.
+                done = seen >= settings.pictures
+                if _is_time(config.watch.log, seen, b) or done or stop.asked:
+                    journal.write(seen, lr)
+                if _is_time(config.watch.preview, seen, b) or done:
+                    space = space_of(config, averaged.state_dict(), sample=False)
+                    sheet = preview_pairs(space, shown, run / "previews" / f"{seen:012d}.png")
+                    journal.show("preview", sheet, seen)
+                if _is_time(config.watch.checkpoint, seen, b) or done or stop.asked:
+                    journal.write(seen, lr)  # refuses what is not finite before it is saved
+                    write_autoencoder(config, averaged.state_dict(), source, written)
+                    states = {name: state.state_dict() for name, state in learned.items()}
+                    states |= {"progress": {"pictures": seen}, "config": to_json(config)}
+                    checkpoint.save(folder, seen, states, config.watch.keep)
+                    journal.draw()
+                if done or stop.asked:
+                    break
+
+        if rejects.summary():
+            print(rejects.summary())
+        if stop.asked:
+            print(f"stopped after {seen:,} pictures, and saved; go on with: flowbrush train {run}")
+            return stop.exit_status
+        measured = psnr_of(space_of(config, averaged.state_dict(), sample=False), held_out, source)
+        print(f"{run}: trained on {seen:,} pictures; {measured}")
+        print(f'paint in its latents with space=LatentConfig(model="{written}")')
+        return 0
+
+
+def _is_time(every: int, seen: int, b: int) -> bool:
+    """Whether the step that brought the pictures to `seen` crossed a multiple of `every`."""
+    return seen // every > (seen - b) // every
