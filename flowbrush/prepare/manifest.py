@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from flowbrush import __version__, config_io
+from flowbrush import config_io
 from flowbrush.data.prepared import (
     MANIFEST_FILE,
     Manifest,
@@ -131,8 +131,8 @@ def _difference(before: Any, now: Any, path: str) -> tuple[str, Any, Any] | None
 
 
 def _versions() -> dict[str, str]:
-    found = {"flowbrush": __version__}
-    for package in ("torch", "transformers", "diffusers"):
+    found = {}
+    for package in ("flowbrush", "torch", "transformers", "diffusers"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

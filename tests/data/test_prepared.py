@@ -15,7 +15,7 @@ from flowbrush import config_io
 from flowbrush.data.batches import Batch, BatchConfig, batches
 from flowbrush.data.prepared import Manifest, Prepared, PreparedConfig
 from flowbrush.errors import UserError
-from flowbrush.experiment import ExperimentConfig, build_encoder
+from flowbrush.experiment import ExperimentConfig, build_encoder, unprepared
 from flowbrush.shapes import ConditionShapes
 from flowbrush.text import LabelsConfig
 
@@ -225,3 +225,10 @@ def test_what_is_done_at_each_step_may_differ(tmp_path: Path) -> None:
     other = replace(config, space=LatentConfig(model="another"))
     with pytest.raises(UserError, match=r"space\.model: another, but .* was prepared with vae"):
         build_encoder(other, source, CPU)
+
+
+def test_the_pictures_themselves_are_where_they_were(tmp_path: Path) -> None:
+    made = config_io.to_json(ExperimentConfig().source)
+    written(tmp_path, manifest=replace(MANIFEST, source=made))
+    assert unprepared(PreparedConfig(path=tmp_path)) == ExperimentConfig().source
+    assert unprepared(ExperimentConfig().source) == ExperimentConfig().source

@@ -43,7 +43,7 @@ def test_actors_make_the_same_shards(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ray")
 def test_a_killed_actor_costs_its_shard_and_no_more(tmp_path: Path) -> None:
-    config = replace(tiny(), source=ShapesWorldConfig(scenes=4000))
+    config = replace(tiny(), source=ShapesWorldConfig(scenes=1600))
     killed = []
 
     def kill_one() -> None:
