@@ -29,6 +29,8 @@ class BatchConfig:
 
     size: int = 64  # pictures of one optimizer step, over all processes
     flip: bool = False  # mirror half of the pictures, left to right
+    # Kinds of captions with their shares, such as ("en", 0.7), ("ja", 0.3); empty = all alike.
+    captions: tuple[tuple[str, float], ...] = ()
     workers: int = 0  # processes that read and decode; 0 = threads of this one
 
     def __post_init__(self) -> None:
@@ -36,6 +38,8 @@ class BatchConfig:
             raise UserError(
                 f"batch: size {self.size} must be 1 or more, workers {self.workers} 0 or more"
             )
+        if any(share <= 0 for _, share in self.captions):
+            raise UserError("batch.captions: shares must be above 0; leave out what is not wanted")
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def batches(
     """
     if config.size % world:
         raise UserError(f"batch.size: {world} processes do not divide {config.size}")
-    place = _Place(source, config.flip, seed)
+    place = _Place(source, config, seed)
     order = grain.MapDataset.range(len(source)).seed(seed % 2**32).shuffle().repeat()
     mine = order.map_with_index(place)[start + rank :: world]
     batched = mine.batch(config.size // world, drop_remainder=True, batch_fn=list)
@@ -105,7 +109,7 @@ class _Place:
     """Called with a place and the example due there. A broken picture's place goes to another."""
 
     source: Source
-    flip: bool
+    config: BatchConfig
     seed: int
 
     def __call__(self, place: int, i: int) -> _Placed:
@@ -117,7 +121,7 @@ class _Place:
                 broken.append(error)
                 i = derive(self.seed, f"instead {attempt}", place) % len(self.source)
             else:
-                flipped = self.flip and float(uniform(self.seed, "flip", [place])) < 0.5
+                flipped = self.config.flip and float(uniform(self.seed, "flip", [place])) < 0.5
                 picture = _mirrored(example) if flipped else example.picture
                 kind = self._kind(example, place)
                 features = example.features[kind].copied() if example.features else None
@@ -127,8 +131,19 @@ class _Place:
         raise UserError(f"{broken[0]} (and {len(broken) - 1} more in a row): no readable pictures")
 
     def _kind(self, example: Example, place: int) -> str:
-        kinds = list(example.captions)
-        return kinds[int(float(uniform(self.seed, "caption", [place])) * len(kinds))]
+        kinds, coin = list(example.captions), float(uniform(self.seed, "caption", [place]))
+        if not self.config.captions:
+            return kinds[int(coin * len(kinds))]
+        shares = [(kind, share) for kind, share in self.config.captions if kind in kinds]
+        if not shares:
+            asked = ", ".join(kind for kind, _ in self.config.captions)
+            raise UserError(f"batch.captions: no {asked} here; this source has {', '.join(kinds)}")
+        coin *= sum(share for _, share in shares)
+        for kind, share in shares:
+            coin -= share
+            if coin < 0:
+                return kind
+        return shares[-1][0]
 
 
 def _mirrored(example: Example) -> Picture:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from flowbrush.data.batches import Batch, BatchConfig, batches
+from flowbrush.data.shapes_world import ShapesWorldConfig
 from flowbrush.data.source import Example, UnreadablePicture
 from flowbrush.errors import UserError
 
@@ -220,3 +221,21 @@ def test_whole_pictures_are_not_reported():
 def test_a_source_without_a_readable_picture_is_refused():
     with pytest.raises(UserError, match=r"\.png: torn .* no readable pictures"):
         take(1, Numbered(3, broken=frozenset({0, 1, 2})), size=2)
+
+
+def test_captions_come_in_the_shares_that_are_asked_for() -> None:
+    config = BatchConfig(size=800, captions=(("en", 0.8), ("ja", 0.2)))
+    source = ShapesWorldConfig(scenes=400).build(8)
+    with closing(batches(source, config, seed=0, start=0)) as loader:
+        captions = [c for _, batch in zip(range(2), loader, strict=False) for c in batch.captions]
+    english = sum(caption.isascii() for caption in captions) / len(captions)
+    assert abs(english - 0.8) < 0.03
+
+
+def test_a_kind_of_caption_that_is_not_there_is_refused() -> None:
+    config = BatchConfig(size=4, captions=(("long", 1.0),))
+    with (
+        closing(batches(ShapesWorldConfig(scenes=9).build(8), config, seed=0, start=0)) as loader,
+        pytest.raises(UserError, match=r"batch\.captions: no long here; this source has en, ja"),
+    ):
+        next(loader)
