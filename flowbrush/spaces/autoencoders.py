@@ -57,7 +57,7 @@ def load_autoencoder(model: str) -> nn.Module:
 
 
 def _unreadable(folder: Path, error: Exception) -> UserError:
-    reason = str(error).partition("\n")[0].strip()
+    reason = " ".join(str(error).split())[:200]  # it may go on below "Error(s) in loading ...:"
     return UserError(f"space.model: {folder} cannot be read ({reason})")
 
 
