@@ -29,3 +29,20 @@ class Shapes:
         if self.height % patch or self.width % patch:
             size = f"{self.height} x {self.width}"
             raise UserError(f"backbone: patch {patch} does not divide pictures of {size}")
+
+    def check_one_vector(self, network: str, pooled_text: bool) -> None:
+        """For a network of labels, or instead of a text's pooled vector.
+
+        Raises UserError where a text comes unasked, or without such a vector.
+        """
+        given = self.condition
+        if pooled_text and given.pooled_width is None:
+            raise UserError(
+                "backbone: pooled_text wants a text encoder with a pooled vector; leave it off for "
+                "labels"
+            )
+        if not pooled_text and (given.text_width or given.pooled_width):
+            raise UserError(
+                f"backbone: {network} takes class labels, not text; use --backbone.pooled-text for "
+                "its pooled vector, JiT for its tokens, or --text of labels"
+            )

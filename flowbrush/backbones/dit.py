@@ -42,17 +42,7 @@ class DiTConfig:
     def build(self, shapes: Shapes) -> "DiT":
         """Raises UserError where the shapes do not fit."""
         shapes.check_patch(self.patch)
-        given = shapes.condition
-        if self.pooled_text and given.pooled_width is None:
-            raise UserError(
-                "backbone: pooled_text wants a text encoder with a pooled vector; leave it off for "
-                "labels"
-            )
-        if not self.pooled_text and (given.text_width or given.pooled_width):
-            raise UserError(
-                "backbone: DiT takes class labels, not text; use --backbone.pooled-text for its "
-                "pooled vector, JiT for its tokens, or --text of labels"
-            )
+        shapes.check_one_vector("DiT", self.pooled_text)
         return DiT(self, shapes)
 
 

@@ -34,17 +34,7 @@ class UNetConfig:
     def build(self, shapes: Shapes) -> "UNet":
         """Raises UserError where the shapes do not fit."""
         shapes.check_patch(2 ** (len(self.levels) - 1))
-        given = shapes.condition
-        if self.pooled_text and given.pooled_width is None:
-            raise UserError(
-                "backbone: pooled_text wants a text encoder with a pooled vector; leave it off for "
-                "labels"
-            )
-        if not self.pooled_text and (given.text_width or given.pooled_width):
-            raise UserError(
-                "backbone: UNet takes class labels, not text; use --backbone.pooled-text for its "
-                "pooled vector, JiT for its tokens, or --text of labels"
-            )
+        shapes.check_one_vector("UNet", self.pooled_text)
         return UNet(self, shapes)
 
 
