@@ -46,10 +46,10 @@ def save(folder: Path, pictures: int, states: Mapping[str, Mapping[str, Any]], k
     try:
         aside.mkdir(parents=True)
         names = [_write(aside, name, state) for name, state in states.items()]
-        manifest = {name: _sha256(aside / name) for name in names}
+        manifest = {name: sha256(aside / name) for name in names}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
         for name in [*names, MANIFEST]:
-            _sync(aside / name)
+            sync(aside / name)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         if _is_full(error):
@@ -61,7 +61,7 @@ def save(folder: Path, pictures: int, states: Mapping[str, Mapping[str, Any]], k
     whole = folder / f"{pictures:012d}"
     shutil.rmtree(whole, ignore_errors=True)  # damaged, or this very step again
     aside.rename(whole)
-    _sync(folder)
+    sync(folder)
     earlier = [found for found in _all(folder) if int(found.name) <= pictures]
     for found in _all(folder):
         if found not in earlier[:keep]:  # old, or later than this one and so damaged
@@ -153,19 +153,19 @@ def _damage(checkpoint: Path) -> str | None:
         if not manifest:
             return "its manifest names no files"
         for name, digest in manifest.items():
-            if _sha256(checkpoint / name) != digest:
+            if sha256(checkpoint / name) != digest:
                 return f"{name} is not as it was written"
     except (OSError, ValueError, AttributeError) as error:
         return f"unreadable: {error}"
     return None
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until the file or folder is on disk, so that no power cut puts it after the rename."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

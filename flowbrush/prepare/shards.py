@@ -20,6 +20,7 @@ from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 from flowbrush import config_io
+from flowbrush.checkpoint import sha256, sync
 from flowbrush.condition import Condition
 from flowbrush.data.prepared import CONDITIONS_FILE, Manifest, conditions_metadata, shard_path
 from flowbrush.data.source import Example, Source, UnreadablePicture
@@ -60,9 +61,7 @@ def is_finished(folder: Path, number: int, say: Callable[[str], object] = print)
     if not path.exists():
         return False
     try:
-        with shard_path(folder, number).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if config_io.load(Record, path).sha256 == found:
+        if config_io.load(Record, path).sha256 == sha256(shard_path(folder, number)):
             return True
         reason = "not as it was written"
     except (OSError, UserError) as error:
@@ -264,15 +263,9 @@ def write_whole(path: Path, content: bytes) -> None:
     """The file is either as it was or all of it new, and on the disk when this returns."""
     aside = path.with_name(f".aside-{path.name}-{os.getpid()}")
     try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        aside.write_bytes(content)
+        sync(aside)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)

@@ -33,7 +33,7 @@ from flowbrush.train.autoencoder_folder import (
 )
 from flowbrush.train.ema import EMA
 from flowbrush.train.interruption import Interruption
-from flowbrush.train.journal import Journal
+from flowbrush.train.journal import Journal, is_time
 from flowbrush.train.optimizer import build_optimizer, learning_rate
 from flowbrush.train.parallel import compile_blocks
 from flowbrush.train.rejects import Rejects
@@ -118,13 +118,13 @@ def train_autoencoder(
 
                 # Once in a while.
                 done = seen >= settings.pictures
-                if _is_time(config.watch.log, seen, b) or done or stop.asked:
+                if is_time(config.watch.log, seen, b) or done or stop.asked:
                     journal.write(seen, lr)
-                if _is_time(config.watch.preview, seen, b) or done:
+                if is_time(config.watch.preview, seen, b) or done:
                     space = space_of(config, averaged.state_dict(), sample=False)
                     sheet = preview_pairs(space, shown, run / "previews" / f"{seen:012d}.png")
                     journal.show("preview", sheet, seen)
-                if _is_time(config.watch.checkpoint, seen, b) or done or stop.asked:
+                if is_time(config.watch.checkpoint, seen, b) or done or stop.asked:
                     journal.write(seen, lr)  # refuses what is not finite before it is saved
                     write_autoencoder(config, averaged.state_dict(), source, written)
                     states = {name: state.state_dict() for name, state in learned.items()}
@@ -143,8 +143,3 @@ def train_autoencoder(
         print(f"{run}: trained on {seen:,} pictures; {measured}")
         print(f'paint in its latents with space=LatentConfig(model="{written}")')
         return 0
-
-
-def _is_time(every: int, seen: int, b: int) -> bool:
-    """Whether the step that brought the pictures to `seen` crossed a multiple of `every`."""
-    return seen // every > (seen - b) // every

@@ -159,3 +159,8 @@ def _wandb(run: Path, config: Experiment) -> Any:
         resume="allow",
         config=to_json(config),
     )
+
+
+def is_time(every: int, seen: int, b: int) -> bool:
+    """Whether the step that brought the pictures to `seen` crossed a multiple of `every`."""
+    return seen // every > (seen - b) // every

@@ -24,7 +24,7 @@ from flowbrush.randomness import derive, normal, uniform
 from flowbrush.text_to_image import TextToImage
 from flowbrush.train.ema import EMA
 from flowbrush.train.interruption import Interruption
-from flowbrush.train.journal import Journal
+from flowbrush.train.journal import Journal, is_time
 from flowbrush.train.optimizer import build_optimizer, learning_rate
 from flowbrush.train.parallel import compile_blocks
 from flowbrush.train.previews import preview, preview_prompts
@@ -138,13 +138,13 @@ def train(
 
                 # Once in a while.
                 done = seen >= settings.pictures
-                if _is_time(config.watch.log, seen, b) or done or stop.asked:
+                if is_time(config.watch.log, seen, b) or done or stop.asked:
                     journal.write(seen, lr)
-                if _is_time(config.watch.preview, seen, b) or done:
+                if is_time(config.watch.preview, seen, b) or done:
                     with painting.in_place() if painting else nullcontext():
                         sheet = preview(painter, prompts, run / "previews" / f"{seen:012d}.png")
                     journal.show("preview", sheet, seen)
-                if _is_time(config.watch.checkpoint, seen, b) or done or stop.asked:
+                if is_time(config.watch.checkpoint, seen, b) or done or stop.asked:
                     journal.write(seen, lr)  # refuses what is not finite before it is saved
                     states = {name: state.state_dict() for name, state in learned.items()}
                     states |= {"progress": {"pictures": seen}, "config": to_json(config)}
@@ -162,8 +162,3 @@ def train(
             return stop.exit_status
         print(f"{run}: trained on {seen:,} pictures; paint with: flowbrush sample {run} PROMPT ...")
         return 0
-
-
-def _is_time(every: int, seen: int, b: int) -> bool:
-    """Whether the step that brought the pictures to `seen` crossed a multiple of `every`."""
-    return seen // every > (seen - b) // every
