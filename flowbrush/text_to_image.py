@@ -24,6 +24,7 @@ from flowbrush.processes import autocast, choose_device, choose_dtype
 from flowbrush.randomness import derive, normal
 from flowbrush.spaces import Space
 from flowbrush.text import TextEncoder
+from flowbrush.text.null import check_null
 
 
 class TextToImage:
@@ -61,7 +62,8 @@ class TextToImage:
 
         weights: `ema` (the first average), `ema_0.999` (one by name) or `model` (as trained).
         frozen: False leaves them in fp32, to do something else with them.
-        Raises UserError where the folder is no run or holds no checkpoint or no such weights.
+        Raises UserError where the folder is no run, holds no checkpoint or no such weights, or
+        was trained with another text model.
         """
         config = load_config(Path(run))
         found = checkpoint.newest(Path(run) / CHECKPOINT_FOLDER, say)
@@ -69,6 +71,7 @@ class TextToImage:
             weights = f"ema_{config.train.ema[0]}" if config.train.ema else "model"
         chosen = choose_device(device)
         encoder, space = config.text.build(chosen), config.space.build(chosen)
+        check_null(Path(run), encoder.null)
         denoiser = build_denoiser(config, build_shapes(config, space, encoder), chosen)
         denoiser.backbone.load_state_dict(checkpoint.load(found, weights, chosen))
         return cls(config, denoiser, encoder, space, chosen, frozen)

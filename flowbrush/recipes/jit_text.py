@@ -15,7 +15,7 @@ from flowbrush.experiment import ExperimentConfig
 from flowbrush.recipes import jit
 from flowbrush.text import LLMConfig
 
-LLM = LLMConfig(model="llm-jp/llm-jp-3-3.7b", tokens=77, dtype="bf16")
+LLM = LLMConfig(model="llm-jp/llm-jp-3-3.7b", tokens=77, null="zeros", dtype="bf16")
 PROMPTS = ("富士山と桜", "a cat asleep on a sofa", "赤い自転車", "a bowl of ramen, from above")
 
 

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool
@@ -13,6 +13,8 @@ from flowbrush.condition import Condition, joined
 from flowbrush.errors import UserError
 from flowbrush.shapes import ConditionShapes
 
+# The null caption: the empty one's vectors, or zeros in their place.
+Null = Literal["empty", "zeros"]
 LONGEST_CAPTION = 2000  # characters; more is a mistake, not a caption
 
 
@@ -39,12 +41,15 @@ class CachedEncoder:
         models: Sequence[TextModel],
         shapes: ConditionShapes,
         join: Callable[[list[Condition]], Condition] = itemgetter(0),
+        null: Null = "empty",
         keep_bytes: int = 2**26,
     ) -> None:
         self._models, self._shapes, self._join, self._left = models, shapes, join, keep_bytes
         self._rows: OrderedDict[tuple[int, str], Condition] = OrderedDict()
         self._empty = [model([""])[0] for model in models]
         self._null = join(self._empty)
+        if null == "zeros":
+            self._null = self._null.map(torch.zeros_like)
 
     @property
     def shapes(self) -> ConditionShapes:

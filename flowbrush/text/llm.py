@@ -8,7 +8,7 @@ import torch
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
 from flowbrush.shapes import ConditionShapes
-from flowbrush.text.cached import CachedEncoder
+from flowbrush.text.cached import CachedEncoder, Null
 from flowbrush.text.pretrained import (
     Precision,
     import_transformers,
@@ -39,6 +39,7 @@ class LLMConfig:
     tokens: int = 256  # the most that are read
     layer: int = -1  # whose vectors; -1 = the last, normalized; -2 = the one before it, ...
     pooled: Literal["none", "mean"] = "none"  # mean: that of the tokens, beside them
+    null: Null = "empty"
     dtype: Precision = "fp32"
 
     def load(self, device: torch.device) -> tuple[Any, Any]:
@@ -57,7 +58,7 @@ class LLMConfig:
 
 def llm_encoder(model: Any, tokenizer: Any, config: LLMConfig) -> CachedEncoder:
     text = LLMText(model, tokenizer, config)
-    return CachedEncoder([text], text.shapes)
+    return CachedEncoder([text], text.shapes, null=config.null)
 
 
 class LLMText:

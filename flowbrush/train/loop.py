@@ -21,6 +21,7 @@ from flowbrush.experiment import (
 from flowbrush.flow.loss import flow_loss
 from flowbrush.processes import Processes, autocast, choose_dtype
 from flowbrush.randomness import derive, normal, uniform
+from flowbrush.text.null import record_null
 from flowbrush.text_to_image import TextToImage
 from flowbrush.train.ema import EMA
 from flowbrush.train.interruption import Interruption
@@ -63,11 +64,13 @@ def train(
     painting = next(iter(emas.values()), None)  # the first average paints the previews
     painter = TextToImage(config, denoiser, encoder, space, device)
     prompts = preview_prompts(config.watch.prompts, source)
+    encoder(prompts)  # refuses now what it would refuse at the first preview
     dtype = choose_dtype(settings.precision, device)
     if settings.compile:
         compile_blocks(denoiser, dtype, device)
 
     with opened(run, config, changeable, source.attribution):
+        record_null(run, encoder.null)
         # Go on from the newest whole checkpoint.
         seen, folder = 0, run / CHECKPOINT_FOLDER
         if checkpoint.exists(folder):

@@ -192,6 +192,7 @@ def test_another_prompt_is_refused_until_it_is_prepared(tmp_path: Path, models: 
     before = digests(tmp_path / "p")
     with pytest.raises(UserError, match="'a fox' is not among the prepared prompts"):
         train(prepared(other, tmp_path / "p"), tmp_path / "refused", CPU)
+    assert not (tmp_path / "refused").exists(), "it is refused before the first step"
     prepare(other, into(tmp_path / "p"))
     changed = {name for name, digest in digests(tmp_path / "p").items() if before[name] != digest}
     assert changed == {"conditions.safetensors"}

@@ -299,3 +299,12 @@ def test_many_with_a_caption_beyond_all_measure_are_refused_unencoded():
     with pytest.raises(UserError, match=r"^caption 'xxxxx.*10,000 characters"):
         encoder.encode_many(["fox", "x" * 10_000], batch=1)
     assert words.calls == []
+
+
+def test_null_may_be_zeros_of_the_same_shape():
+    _, empty = pair()
+    _, zeros = pair(null="zeros")
+    assert zeros.null.text.shape == empty.null.text.shape
+    assert not zeros.null.text.any()
+    assert not zeros.null.pooled.any()
+    assert zeros([""]).text.any(), "the empty caption itself is still encoded"

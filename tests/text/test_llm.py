@@ -152,6 +152,10 @@ def test_null_is_the_token_that_begins_a_text(folder):
     assert torch.equal(encoder.null.text, encoder([""]).text)
 
 
+def test_null_may_be_zeros(folder):
+    assert not choose(folder, null="zeros").build(CPU).null.text.any()
+
+
 @pytest.mark.parametrize(
     ("begin", "token"), [({}, 1), ({"bos_token": "<s>"}, 0)], ids=["end alone", "begin and end"]
 )

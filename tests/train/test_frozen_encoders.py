@@ -16,6 +16,7 @@ from flowbrush.processes import Processes
 from flowbrush.text import CLIPConfig, FluxTextConfig, LLMConfig, T5Config, TextConfig
 from flowbrush.text.cached import CachedEncoder
 from flowbrush.text.tiny import tiny_clip, tiny_llm, tiny_t5
+from flowbrush.text_to_image import TextToImage
 from flowbrush.train.loop import train
 
 CPU = Processes(torch.device("cpu"))
@@ -190,3 +191,20 @@ def test_the_end_of_training_says_how_often_captions_were_cut(
         train(experiment(replace(texts["llm"], tokens=tokens), 1), tmp_path / str(tokens), CPU)
         out = capsys.readouterr().out
         assert ("captions longer than the text encoder reads, and cut: " in out) is said
+
+
+def test_a_run_goes_on_and_paints_only_with_the_text_model_that_it_began_with(
+    texts: dict[str, TextConfig], tmp_path: Path
+) -> None:
+    run, place = tmp_path / "run", tmp_path / "llm"
+    tiny_llm(place, place, width=64)
+    config = experiment(LLMConfig(model=str(place), tokens=64))
+    train(config, run, CPU)
+    longer = replace(config, train=replace(config.train, pictures=2 * STEPS * 8))
+    tiny_llm(place, place, width=48)
+    with pytest.raises(UserError, match="width 64, now 48"):
+        TextToImage.load(run)
+    with pytest.raises(UserError, match="another null caption"):
+        train(longer, run, CPU, ("train.pictures",))
+    tiny_llm(place, place, width=64)
+    assert train(longer, run, CPU, ("train.pictures",)) == 0
