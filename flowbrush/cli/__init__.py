@@ -1,0 +1,60 @@
+"""The verbs that a user types. Each takes its own options; `flowbrush VERB --help` lists them."""
+
+import errno
+import sys
+from collections.abc import Sequence
+
+from flowbrush.cli.evaluate import evaluate
+from flowbrush.cli.prepare import prepare
+from flowbrush.cli.recipes import recipes
+from flowbrush.cli.sample import sample
+from flowbrush.cli.train import train
+from flowbrush.cli.weights import export, import_weights
+from flowbrush.errors import UserError, nearest
+
+VERBS = {
+    "train": train,
+    "prepare": prepare,
+    "sample": sample,
+    "evaluate": evaluate,
+    "recipes": recipes,
+    "import": import_weights,
+    "export": export,
+}
+
+HELP = """\
+flowbrush: train text-to-image models from scratch, and paint with them.
+
+  flowbrush recipes                          what can be trained, with its cost and result
+  flowbrush prepare emoji --to DIR           encode pictures and captions once, to train from DIR
+  flowbrush train emoji                      train a recipe; the run goes to runs/emoji
+  flowbrush train runs/emoji                 go on with a run, exactly where it stopped
+  flowbrush sample runs/emoji "a fox" バナナ   paint prompts
+  flowbrush evaluate runs/emoji              measure a run
+  flowbrush import jit FILE --to runs/jit    make a run of published weights
+  flowbrush export runs/jit --to diffusers DIR   make a folder that diffusers loads
+
+flowbrush VERB --help lists a verb's options; flowbrush train RECIPE --help every choice of the
+recipe as well."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb. Exit status: 0, 2 for a user's mistake, 128 + n when signal n stopped it."""
+    verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb in ("--help", "-h", "help"):
+        print(HELP)
+        return 0
+    try:
+        if verb not in VERBS:
+            raise UserError(f"'{verb}' is not a verb ({', '.join(VERBS)}){nearest(verb, VERBS)}")
+        return VERBS[verb](rest)
+    except UserError as error:
+        print(f"flowbrush: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        mend = "; free some, and run it again" if error.errno == errno.ENOSPC else ""
+        place = error.filename or verb
+        print(f"flowbrush: {place}: {error.strerror or error}{mend}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,53 @@
+"""Words and options of a command line, and one line for what is wrong with them."""
+
+import contextlib
+import io
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+from flowbrush.errors import UserError
+
+Options = TypeVar("Options")
+
+
+def first_word(arguments: list[str], usage: str, what: str) -> tuple[str, list[str]]:
+    """The verb's own first word, empty where help is asked for instead, and the rest."""
+    if arguments[:1] in (["--help"], ["-h"]):
+        return "", arguments
+    if not arguments or arguments[0].startswith("-"):
+        raise UserError(f"{usage.split()[0]}: {what} is missing; usage: flowbrush {usage}")
+    return arguments[0], arguments[1:]
+
+
+def parse(kind: type[Options], default: Options, arguments: list[str], program: str) -> Options:
+    """Options by tyro; what it refuses becomes one line."""
+    said = io.StringIO()
+    asked_help = {"--help", "-h"} & set(arguments)
+    try:
+        with contextlib.nullcontext() if asked_help else contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind,
+                args=arguments,
+                default=default,
+                prog=program,
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+    except SystemExit as end:
+        if asked_help or not end.code:
+            raise
+    raise UserError(_in_one_line(said.getvalue()))
+
+
+def _in_one_line(boxed: str) -> str:
+    """tyro's message without its frame, its title and its pointer to the help."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in boxed.splitlines()]
+    _title, *inside = [line for line in lines if line.strip("-")]
+    words = " ".join(inside)
+    return words.split(" For full helptext")[0].replace(" Argument helptext:", "; it is")
+
+
+def check_ending(path: Path) -> None:
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UserError(f"--out {path}: end it in .png, .jpg or .webp")

@@ -1,0 +1,67 @@
+"""`flowbrush train`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from flowbrush.cli.options import first_word, parse
+from flowbrush.errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Where to train. Every other option is a choice of the recipe."""
+
+    run: Path | None = None
+    """folder of the run; runs/NAME if left out"""
+    tiny: bool = False
+    """every part small, its weights random, a drawn world: the recipe's whole way in a minute"""
+    prepared: Path | None = None
+    """folder that `flowbrush prepare` has filled, to train from instead of the recipe's source"""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps"""
+
+
+def train(arguments: list[str]) -> int:
+    target, rest = first_word(
+        arguments, "train RECIPE|RUN [options]", "a recipe's name or a run's folder"
+    )
+    from flowbrush.autoencoding import AutoencoderExperiment, Experiment, load_experiment
+    from flowbrush.experiment import ExperimentConfig, is_run
+    from flowbrush.recipes import RECIPES, recipe
+    from flowbrush.recipes.tiny import tiny
+
+    if not target:
+        print(f"usage: flowbrush train RECIPE|RUN [options]\n\nrecipes: {', '.join(RECIPES)}\n")
+        print("flowbrush train RECIPE --help lists its options")
+        return 0
+    going_on = is_run(Path(target))
+    begun = load_experiment(Path(target)) if going_on else recipe(target)
+    if "--tiny" in rest and isinstance(begun, ExperimentConfig) and not going_on:
+        begun = tiny(begun, Path("runs") / "tiny-models")
+
+    @dataclass(frozen=True)
+    class Train:
+        options: Annotated[TrainOptions, tyro.conf.arg(name="")]
+        config: Annotated[Experiment, tyro.conf.arg(name="")]
+
+    chosen = parse(Train, Train(TrainOptions(), begun), rest, f"flowbrush train {target}")
+    run = chosen.options.run or (Path(target) if going_on else Path("runs") / begun.name)
+
+    from flowbrush.data import PreparedConfig
+    from flowbrush.processes import Processes, choose_device
+    from flowbrush.train.autoencoder import train_autoencoder
+    from flowbrush.train.loop import train as train_run
+
+    changeable = ("watch.", "train.pictures", "source.path") if going_on else ("watch.",)
+    processes = Processes(choose_device(chosen.options.device))
+    if isinstance(chosen.config, AutoencoderExperiment):
+        if chosen.options.prepared:
+            raise UserError("--prepared: an autoencoder learns from pictures; leave it out")
+        return train_autoencoder(chosen.config, run, processes, changeable)
+    config = chosen.config
+    if chosen.options.prepared:
+        config = replace(config, source=PreparedConfig(path=chosen.options.prepared))
+    return train_run(config, run, processes, changeable)
