@@ -11,7 +11,7 @@ HOUSE = Path(__file__).parents[1] / "flowbrush"
 
 FLOORS = [
     {"errors"},  # 0: what every floor may raise
-    {"condition", "shapes", "randomness", "processes", "config_io"},
+    {"condition", "shapes", "randomness", "processes", "config_io", "hub"},
     {"flow", "backbones", "spaces", "text", "data", "checkpoint", "contact_sheet"},
     {"experiment"},
     {"autoencoding"},

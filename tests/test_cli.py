@@ -48,6 +48,23 @@ def test_a_run_is_trained_sampled_and_measured(
     assert "right first of 20: English" in capsys.readouterr().out
 
 
+def test_latents_are_measured_as_options_to_train_with(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small = ["--pictures", "16", "--source.scenes", "40"]
+    tiny_coyo = ["train", "coyo", "--tiny", "--run", "tiny", "--train.pictures", "8"]
+    assert main([*tiny_coyo, "--batch.size", "8", "--train.accumulate", "1"]) == 0
+    assert main(["evaluate", "latents", "tiny", *small]) == 0
+    said = capsys.readouterr().out
+    assert "dB PSNR" in said
+    for how, numbers in (("by channel", 4), ("one number", 1)):
+        line = next(line for line in said.splitlines() if line.startswith(how))
+        _, means, scales = (part.split() for part in line.split("--space."))
+        assert len(means) == len(scales) == 1 + numbers
+    assert "in pixels" in refused(capsys, "evaluate", "latents", "emoji")
+    assert "an autoencoder's" in refused(capsys, "evaluate", "latents", "emoji-autoencoder")
+
+
 def test_several_pictures_of_a_prompt_are_written_one_by_one(run: str) -> None:
     assert main(["sample", run, "a fox", "--count", "3", "--separate"]) == 0
     assert {p.name for p in Path().glob("*.png")} == {"painted.png"} | {

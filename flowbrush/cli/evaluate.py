@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from flowbrush.cli.options import first_word, parse
+from flowbrush.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class EvaluateOptions:
 
 def evaluate(arguments: list[str]) -> int:
     run, rest = first_word(arguments, "evaluate RUN [options]", "a run's folder")
+    if run in SUBJECTS:
+        return SUBJECTS[run](rest)
     options = parse(EvaluateOptions, EvaluateOptions(), rest, "flowbrush evaluate RUN")
     from flowbrush.contact_sheet import save
     from flowbrush.data import EmojiConfig
@@ -40,3 +46,53 @@ def evaluate(arguments: list[str]) -> int:
     save(sheet(painted), out)
     print(out)
     return 0
+
+
+# -- evaluate latents
+
+
+@dataclass(frozen=True)
+class LatentsOptions:
+    """Which pictures are measured."""
+
+    pictures: int = 2_000
+    """about as many, from all over the source"""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps"""
+
+
+def latents(arguments: list[str]) -> int:
+    """How the latents of one's own pictures are distributed, as options to train with."""
+    usage = "evaluate latents RECIPE|RUN [options]"
+    target, rest = first_word(arguments, usage, "a recipe's name or a run's folder")
+    from flowbrush.evaluate.reconstruction import mean_psnr, readable
+    from flowbrush.experiment import ExperimentConfig, is_run, load_config, unprepared
+    from flowbrush.processes import choose_device
+    from flowbrush.recipes import recipe
+    from flowbrush.spaces import LatentConfig
+    from flowbrush.spaces.statistics import latent_statistics
+
+    begun = load_config(Path(target)) if is_run(Path(target)) else recipe(target or "emoji-latent")
+
+    @dataclass(frozen=True)
+    class Latents:
+        options: Annotated[LatentsOptions, tyro.conf.arg(name="")]
+        config: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
+
+    if not isinstance(begun, ExperimentConfig):
+        raise UserError(f"evaluate latents: {target} is an autoencoder's; it measures its own")
+    chosen = parse(Latents, Latents(LatentsOptions(), begun), rest, f"flowbrush {usage}")
+    config, most = chosen.config, chosen.options.pictures
+    if not isinstance(config.space, LatentConfig):
+        raise UserError(f"evaluate latents: {target} learns in pixels, which need no statistics")
+    space = config.space.build(choose_device(chosen.options.device))
+    source = unprepared(config.source).build(config.size)
+    found = latent_statistics(space, readable(source, most))
+    print(f"reconstruction: {mean_psnr(space, source, most):.2f} dB PSNR")
+    for how, (mean, std) in (("by channel", found), ("one number", found.together())):
+        means = " ".join(f"{value:.6g}" for value in mean)
+        print(f"{how}: --space.mean {means} --space.scale {' '.join(f'{1 / v:.6g}' for v in std)}")
+    return 0
+
+
+SUBJECTS = {"latents": latents}

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from flowbrush.backbones.jit import JiT
 from flowbrush.errors import UserError
+from flowbrush.hub import quiet
 from flowbrush.interchange import jit_folder, to_diffusers
 from flowbrush.interchange.to_diffusers import Leaving
-from flowbrush.text.pretrained import quiet
 
 
 def export_run(leaving: Leaving, folder: Path) -> str:

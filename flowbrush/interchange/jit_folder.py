@@ -24,6 +24,7 @@ from flowbrush.experiment import ExperimentConfig
 from flowbrush.flow.denoiser import Denoiser
 from flowbrush.flow.guidance import Guided
 from flowbrush.flow.sampling import transport
+from flowbrush.hub import quiet
 from flowbrush.randomness import normal
 from flowbrush.shapes import Shapes
 from flowbrush.spaces import PixelConfig
@@ -37,7 +38,7 @@ from flowbrush.text import (
     TextConfig,
     TextEncoder,
 )
-from flowbrush.text.pretrained import import_transformers, quiet
+from flowbrush.text.pretrained import import_transformers
 
 CPU = torch.device("cpu")
 CODE = Path(__file__).with_name("jit_to_diffusers")  # what is copied; it imports nothing of ours

@@ -18,6 +18,12 @@ class LatentStatistics(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def together(self) -> "LatentStatistics":
+        """The mean and deviation of all channels as one."""
+        mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in self)
+        variance = (mean.square() + std.square()).mean() - mean.mean().square()
+        return LatentStatistics((float(mean.mean()),), (float(variance.sqrt()),))
+
 
 def latent_statistics(
     space: LatentSpace, pictures: Iterable[UInt8[Tensor, "_ 3 _ _"]]

@@ -1,17 +1,12 @@
-"""Frozen models and tokenizers of Hugging Face's transformers, from a folder or from the hub.
+"""Frozen models and tokenizers of Hugging Face's transformers, from a folder or from the hub."""
 
-A name on the hub may go on with a folder in it: `PixArt-alpha/PixArt-Sigma-XL-2-1024-MS/tokenizer`.
-"""
-
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 
 from flowbrush.errors import UserError
+from flowbrush.hub import located, reading
 
 Precision = Literal["fp32", "bf16"]
 
@@ -34,8 +29,8 @@ def model_type(place: str) -> str:
     Raises UserError where the place or the file is missing, or the hub is out of reach.
     """
     transformers = import_transformers()
-    where, inside = _found(place, ("config.json",), "config.json")
-    with _reading(place):
+    where, inside = located(place, ("config.json",), "config.json", "text")
+    with reading(place, "text"):
         config = transformers.AutoConfig.from_pretrained(
             where, subfolder=inside, trust_remote_code=False
         )
@@ -49,8 +44,8 @@ def load_model(
 
     Raises UserError where the place, its files or a weight is missing, or the hub is out of reach.
     """
-    where, inside = _found(place, ("*.safetensors",), "weights as .safetensors")
-    with _reading(place):
+    where, inside = located(place, ("*.safetensors",), "weights as .safetensors", "text")
+    with reading(place, "text"):
         model, report = from_pretrained(
             where,
             subfolder=inside,
@@ -69,8 +64,8 @@ def load_model(
 def load_tokenizer(place: str) -> Any:
     """Raises UserError where the place or its files are missing, or the hub is out of reach."""
     transformers = import_transformers()
-    where, inside = _found(place, TOKENIZER_FILES, "tokenizer (tokenizer.json, ...)")
-    with _reading(place):
+    where, inside = located(place, TOKENIZER_FILES, "tokenizer (tokenizer.json, ...)", "text")
+    with reading(place, "text"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             where, subfolder=inside, trust_remote_code=False
         )
@@ -78,69 +73,3 @@ def load_tokenizer(place: str) -> Any:
     if tokenizer.unk_token_id in tokenizer("a", add_special_tokens=False).input_ids:
         raise UserError(f"text: {place} has no tokenizer that knows the letter a; give another")
     return tokenizer
-
-
-def _found(place: str, files: tuple[str, ...], what: str) -> tuple[str, str]:
-    """A folder and "", or a name on the hub and the folder inside it."""
-    folder = Path(place).expanduser()
-    if place and folder.is_dir():
-        if not any(any(folder.glob(name)) for name in files):
-            held = "; it has .bin, which may hold code" if any(folder.glob("*.bin")) else ""
-            raise UserError(f"text: the folder {folder} has no {what}{held}; give one that has")
-        return str(folder), ""
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", place):
-        raise UserError(f"text: {place or 'an empty name'} is no folder; give one, or a hub's name")
-    owner, *rest = place.split("/")
-    return "/".join([owner, *rest[:1]]), "/".join(rest[1:])
-
-
-@contextmanager
-def _reading(place: str) -> Iterator[None]:
-    """One line for whatever goes wrong. While the hub sends something, its bars are shown."""
-    with quiet(bars=not Path(place).expanduser().is_dir()):
-        try:
-            yield
-        except Exception as error:  # of any kind: a broken file's is up to its reader
-            raise UserError(f"text: {place} {_reason(error)}") from None
-
-
-@contextmanager
-def quiet(bars: bool = False) -> Iterator[None]:
-    """Without the remarks of transformers and of the hub, and without bars of progress."""
-    from huggingface_hub.utils import logging as hub
-    from transformers.utils import logging
-
-    before, before_hub = logging.get_verbosity(), hub.get_verbosity()
-    logging.set_verbosity_error()
-    hub.set_verbosity_error()
-    if hidden := logging.is_progress_bar_enabled() and not bars:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        hub.set_verbosity(before_hub)
-        if hidden:
-            logging.enable_progress_bar()
-
-
-def _reason(error: BaseException) -> str:
-    from huggingface_hub import errors
-
-    causes = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    for cause in causes:
-        if isinstance(cause, errors.GatedRepoError):
-            return "is closed: accept its terms on huggingface.co, then run `hf auth login`"
-        if isinstance(cause, errors.RepositoryNotFoundError):
-            return "is no folder here and no name on huggingface.co (or a private one)"
-        if isinstance(cause, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-            return (
-                "is no folder here, and huggingface.co is out of reach; "
-                "download it elsewhere and give its folder"
-            )
-    first = str(error).strip().partition("\n")[0]
-    if "use_safetensors" in first:  # advice not to insist on them
-        return "has no weights as .safetensors; give a name or a folder that has"
-    return f"cannot be read ({first or type(error).__name__})"

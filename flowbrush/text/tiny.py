@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from flowbrush.text.pretrained import import_transformers, quiet
+from flowbrush.hub import quiet
+from flowbrush.text.pretrained import import_transformers
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 

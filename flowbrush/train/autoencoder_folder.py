@@ -43,11 +43,8 @@ def write_autoencoder(
     mean 0 and variance 1. Raises UserError where the folder cannot be written.
     """
     space = space_of(config, weights, sample=True)
-    found = latent_statistics(space, readable(source, MOST_MEASURED))
-    mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in found)
-    shift, square = mean.mean(), (mean.square() + std.square()).mean()
-    scale = (square - shift.square()).rsqrt()
-    space.autoencoder.register_to_config(shift_factor=float(shift), scaling_factor=float(scale))
+    (mean,), (std,) = latent_statistics(space, readable(source, MOST_MEASURED)).together()
+    space.autoencoder.register_to_config(shift_factor=mean, scaling_factor=1 / std)
 
     aside, before = (folder.with_name(f".{folder.name}-{word}") for word in ("aside", "before"))
     shutil.rmtree(aside, ignore_errors=True)

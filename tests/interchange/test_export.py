@@ -18,10 +18,10 @@ from flowbrush.backbones import FluxConfig
 from flowbrush.cli import main
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig, load_config
+from flowbrush.hub import quiet
 from flowbrush.interchange import to_diffusers
 from flowbrush.interchange.runs import import_run
 from flowbrush.randomness import derive, normal
-from flowbrush.text.pretrained import quiet
 
 CPU = torch.device("cpu")
 PROMPTS = ["a red apple", "two cats"]

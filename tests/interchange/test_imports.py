@@ -16,11 +16,11 @@ from flowbrush import TextToImage
 from flowbrush.cli import main
 from flowbrush.experiment import load_config
 from flowbrush.flow.diffusion import DiffusionConfig
+from flowbrush.hub import quiet
 from flowbrush.interchange.published import Choices
 from flowbrush.interchange.runs import import_run
 from flowbrush.randomness import derive, normal
 from flowbrush.spaces.tiny import tiny_autoencoder
-from flowbrush.text.pretrained import quiet
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CPU = torch.device("cpu")

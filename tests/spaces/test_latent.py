@@ -18,7 +18,7 @@ from flowbrush.errors import UserError
 from flowbrush.randomness import derive, normal
 from flowbrush.spaces import Space
 from flowbrush.spaces.latent import LatentConfig, LatentSpace
-from flowbrush.spaces.statistics import latent_statistics
+from flowbrush.spaces.statistics import LatentStatistics, latent_statistics
 from flowbrush.spaces.tiny import tiny_autoencoder
 
 CPU = torch.device("cpu")
@@ -240,6 +240,17 @@ def test_the_statistics_count_places_so_that_sizes_may_differ():
     assert std == pytest.approx(places.std(dim=1, correction=0).tolist(), abs=1e-5)
 
 
+def test_all_channels_together_have_the_mean_and_deviation_of_their_values():
+    torch.manual_seed(0)
+    values = torch.randn(3, 5000, dtype=torch.float64) * torch.tensor([[1.0], [2.0], [0.5]]) + 1
+    by_channel = LatentStatistics(
+        tuple(values.mean(dim=1).tolist()), tuple(values.std(dim=1, correction=0).tolist())
+    )
+    (mean,), (std,) = by_channel.together()
+    assert mean == pytest.approx(float(values.mean()))
+    assert std == pytest.approx(float(values.std(correction=0)))
+
+
 def test_statistics_of_no_pictures_are_refused():
     with pytest.raises(UserError, match="no pictures"):
         latent_statistics(over(kl()), [])
@@ -406,15 +417,24 @@ def test_a_damaged_folder_is_refused(damage, said, damaged):
 
 
 def test_a_pipelines_folder_says_where_the_autoencoder_is(damaged):
-    assert "its folder vae" in refusal(lambda: LatentConfig(model=str(damaged.parent)).build(CPU))
+    assert "in vae" in refusal(lambda: LatentConfig(model=str(damaged.parent)).build(CPU))
 
 
-@pytest.mark.parametrize("model", ["nobody/nothing", "/no/such/folder", "a b"])
-def test_a_model_that_is_neither_here_nor_on_the_hub_is_refused(model, monkeypatch):
+@pytest.mark.parametrize(
+    ("model", "mend"),
+    [
+        ("nobody/nothing", "download it elsewhere"),
+        ("/no/such/folder", "give one, or a hub's name"),
+        ("a b", "give one, or a hub's name"),
+        ("runs/nothing/autoencoder", "train that run first"),
+    ],
+)
+def test_a_model_that_is_neither_here_nor_on_the_hub_is_refused(model, mend, monkeypatch, capfd):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     line = refusal(lambda: LatentConfig(model=model).build(CPU))
-    assert f"'{model}'" in line
-    assert "download it elsewhere" in line
+    assert line.startswith(f"space.model: {model} is no folder")
+    assert mend in line
+    assert capfd.readouterr().err == ""
 
 
 def test_without_diffusers_the_way_to_install_it_is_said(monkeypatch, folder):
