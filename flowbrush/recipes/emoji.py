@@ -64,8 +64,10 @@ def emoji_latent() -> ExperimentConfig:
     """The demo's emoji at 64 px, in the latents of an autoencoder that was trained here.
 
     First `flowbrush train emoji-autoencoder`; another one is `--space.model FOLDER`.
-    Source: as `emoji`; latents as Rombach et al. 2022. Cost: about 10 minutes on two CPU cores
-    (AVX512-BF16). Result: not measured.
+    Source: as `emoji`; latents as Rombach et al. 2022. Cost: about 17 minutes on one CPU core
+    (AVX512-BF16).
+    Result: the nearest real picture is the right one for 100 % of the English and of the Japanese
+    names (docs/pictures/emoji-latent.png).
     """
     small = emoji()
     return replace(
