@@ -33,7 +33,7 @@ from flowbrush.flow.guidance import Guided
 from flowbrush.flow.sampling import SamplingConfig, transport
 from flowbrush.processes import autocast
 from flowbrush.shapes import ConditionShapes, Shapes
-from flowbrush.train.ema import EMA
+from flowbrush.train.ema import EMA, exponential
 from flowbrush.train.optimizer import build_optimizer
 
 CPU, B, TOKENS, REAL, STEPS = torch.device("cpu"), 2, 77, 25, 8
@@ -120,7 +120,7 @@ def trainer(
 ) -> Callable[[], None]:
     adamw = torch.optim.AdamW(net.parameters(), lr=1e-4)
     optimizer = build_optimizer(net, TrainConfig()) if fused else adamw
-    ema = EMA(net, 0.999) if averaged else None
+    ema = EMA(net, exponential(0.999)) if averaged else None
     given = inputs(B)
 
     def step() -> None:

@@ -108,6 +108,8 @@ class AutoencoderExperiment:
             raise UserError("source: prepared for a network; an autoencoder learns from pictures")
         if not 0 <= self.held_out < 1:
             raise UserError(f"held_out: {self.held_out}; it must be in [0, 1)")
+        if self.train.power_ema:
+            raise UserError("train.power_ema: an autoencoder keeps none; leave it out")
         if self.batch.size % self.train.accumulate:
             raise UserError(
                 f"train.accumulate: {self.train.accumulate} parts do not divide a batch of "

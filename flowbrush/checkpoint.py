@@ -12,7 +12,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,9 +35,12 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
-def save(folder: Path, pictures: int, states: Mapping[str, Mapping[str, Any]], keep: int) -> Path:
+def save(
+    folder: Path, pictures: int, states: Mapping[str, Mapping[str, Any]], keep: int | None
+) -> Path:
     """Write `states` as the checkpoint at `pictures` seen, then delete all but the newest `keep`.
 
+    keep: None = all up to this one.
     A state of tensors becomes `.safetensors`, one of plain values `.json`, any other `.pt`.
     Raises UserError where the disk is full; what was there before is then untouched.
     """
@@ -74,15 +77,22 @@ def newest(folder: Path, say: Callable[[str], None]) -> Path:
 
     Raises UserError where there is none.
     """
-    for found in _all(folder):
-        damage = _damage(found)
-        if damage is None:
-            return found
-        say(f"{found}: damaged ({damage}); using the one before")
+    for found in whole(folder, say):
+        return found
     raise UserError(
         f"{folder}: no whole checkpoint in it; train the run first, or delete the folder to "
         "start anew"
     )
+
+
+def whole(folder: Path, say: Callable[[str], None]) -> Iterator[Path]:
+    """The checkpoints that agree with their manifests, newest first; `say` is told of the rest."""
+    for found in _all(folder):
+        damage = _damage(found)
+        if damage is None:
+            yield found
+        else:
+            say(f"{found}: damaged ({damage}); going without it")
 
 
 def exists(folder: Path) -> bool:

@@ -21,6 +21,8 @@ from flowbrush.spaces import PixelConfig, Space, SpaceConfig
 from flowbrush.text import LabelsConfig, SentenceConfig, TextConfig, TextEncoder
 from flowbrush.text.prepared import PreparedText
 
+LONGEST_POWER_EMA = 12**-0.5  # relative length of the plain mean of all steps
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -39,6 +41,7 @@ class TrainConfig:
     caption_dropout: float = 0.1  # share of captions replaced by the null one, for guidance
     encoder_dropout: float = 0.0  # share of captions that each of several text models does not hear
     ema: tuple[float, ...] = (0.999,)  # decays of the averages that are kept; the first one paints
+    power_ema: tuple[float, ...] = ()  # relative lengths of more; of two come all others, later
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of each block
 
@@ -49,6 +52,14 @@ class TrainConfig:
             raise UserError("train: the decays of ema must be in [0, 1), caption_dropout in [0, 1]")
         if not 0 <= self.encoder_dropout <= 1:
             raise UserError(f"train.encoder_dropout: {self.encoder_dropout}; it is in [0, 1]")
+        lengths = self.power_ema
+        if not all(0 < length < LONGEST_POWER_EMA for length in lengths):
+            raise UserError(
+                f"train.power_ema: {lengths}; each is above 0 and below {LONGEST_POWER_EMA:.4f}, "
+                "as in 0.05 0.10"
+            )
+        if len(set(lengths)) < len(lengths):
+            raise UserError(f"train.power_ema: {lengths}; a length stands in it twice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +70,27 @@ class WatchConfig:
     checkpoint: int = 20_000
     keep: int = 2  # checkpoints
     preview: int = 20_000
+    average: int = 20_000  # between snapshots of power_ema; some twenty in a run are enough
     prompts: tuple[str, ...] = ()  # of the previews; empty = captions of the first examples
     tensorboard: bool = False
     wandb: str = ""  # project; empty = no W&B. WANDB_MODE=offline is honoured
 
     def __post_init__(self) -> None:
-        if min(self.log, self.checkpoint, self.keep, self.preview) < 1:
-            raise UserError("watch: log, checkpoint, keep and preview must be 1 or more")
+        if min(self.log, self.checkpoint, self.keep, self.preview, self.average) < 1:
+            raise UserError("watch: log, checkpoint, keep, preview and average must be 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What is measured of the first average while training goes on; it leaves the run as it is."""
+
+    every: int = 0  # pictures seen from one time to the next; 0 = never
+    validation: int = 256  # pictures of the validation loss; 0 = none
+    painted: int = 64  # captions that are painted and measured; 0 = none
+
+    def __post_init__(self) -> None:
+        if min(self.every, self.validation, self.painted) < 0:
+            raise UserError("evaluate: every, validation and painted must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +100,7 @@ class ExperimentConfig:
     name: str = "experiment"
     size: int = 32  # of the pictures, in pixels
     source: SourceConfig = EmojiConfig()
+    held_out: float = 0.0  # share of the source that is never learned, for the validation loss
     batch: BatchConfig = BatchConfig()
     space: SpaceConfig = PixelConfig()
     text: TextConfig = SentenceConfig()
@@ -83,10 +109,13 @@ class ExperimentConfig:
     train: TrainConfig = TrainConfig()
     sampling: SamplingConfig = SamplingConfig()
     watch: WatchConfig = WatchConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise UserError(f"size: {self.size} pixels; it must be 1 or more")
+        if not 0 <= self.held_out < 1:
+            raise UserError(f"held_out: {self.held_out}; it is a share in [0, 1)")
         if self.batch.size % self.train.accumulate:
             raise UserError(
                 f"train.accumulate: {self.train.accumulate} parts do not divide a batch of "

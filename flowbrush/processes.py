@@ -1,6 +1,8 @@
 """The processes that share a run, and the device and precision that this one computes with."""
 
 import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +29,36 @@ class Processes:
     def mean(self, value: Tensor) -> Tensor:
         """The mean of `value` over all processes."""
         return value  # one process: its own mean
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
+
+@contextlib.contextmanager
+def joined_processes(device: str = "auto") -> Iterator[Processes]:
+    """This process among those that torchrun started; alone without it.
+
+    Raises UserError as `own_device` does.
+    """
+    own = own_device(device)
+    rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    if world == 1:
+        yield Processes(own)
+        return
+    torch.distributed.init_process_group("gloo")
+    try:
+        yield Processes(own, rank, world)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def own_device(wanted: str = "auto") -> torch.device:
+    """As `choose_device`; of torchrun's processes each has a GPU of its own."""
+    device, place = choose_device(wanted), os.environ.get("LOCAL_RANK")
+    own = device.type == "cuda" and device.index is None and place is not None
+    return torch.device("cuda", int(place)) if own and place else device
 
 
 def choose_device(wanted: str = "auto") -> torch.device:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from flowbrush import checkpoint
+from flowbrush import averages, checkpoint
 from flowbrush.backbones.layers.ahead import computed_ahead
 from flowbrush.errors import UserError
 from flowbrush.experiment import (
@@ -60,7 +60,8 @@ class TextToImage:
     ) -> "TextToImage":
         """The model of a run, from its newest whole checkpoint.
 
-        weights: `ema` (the first average), `ema_0.999` (one by name) or `model` (as trained).
+        weights: `ema` (the first average), `ema_0.999` (one by name), `power_0.075` (one of any
+        relative length, of a run that keeps two such) or `model` (as trained).
         frozen: False leaves them in fp32, to do something else with them.
         Raises UserError where the folder is no run, holds no checkpoint or no such weights, or
         was trained with another text model.
@@ -73,7 +74,11 @@ class TextToImage:
         encoder, space = config.text.build(chosen), config.space.build(chosen)
         check_null(Path(run), encoder.null)
         denoiser = build_denoiser(config, build_shapes(config, space, encoder), chosen)
-        denoiser.backbone.load_state_dict(checkpoint.load(found, weights, chosen))
+        if weights.startswith(averages.POWER):
+            state = averages.load(Path(run), found, weights, config, chosen, say)
+        else:
+            state = checkpoint.load(found, weights, chosen)
+        denoiser.backbone.load_state_dict(state)
         return cls(config, denoiser, encoder, space, chosen, frozen)
 
     @torch.inference_mode()

@@ -14,7 +14,7 @@ FLOORS = [
     {"condition", "shapes", "randomness", "processes", "config_io", "hub"},
     {"flow", "backbones", "spaces", "text", "data", "checkpoint", "contact_sheet"},
     {"experiment"},
-    {"autoencoding"},
+    {"autoencoding", "averages"},
     {"text_to_image", "recipes", "interchange"},
     {"evaluate", "prepare"},
     {"train"},

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from flowbrush.cli.options import first_word, parse
+from flowbrush.cli.options import Weights, first_word, parse
 from flowbrush.errors import UserError
 
 
@@ -18,8 +18,7 @@ class EvaluateOptions:
     """examples, from the first on"""
     languages: tuple[str, ...] = ("en", "ja", "de", "fr", "es", "zh", "ko")
     """of the names that emoji are painted from"""
-    weights: str = "ema"
-    """ema (the first average), one of them by name such as ema_0.998, or model"""
+    weights: Weights = "ema"
     device: str = "auto"
     """cpu, cuda, cuda:1, mps"""
 

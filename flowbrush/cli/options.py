@@ -3,13 +3,16 @@
 import contextlib
 import io
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 
 from flowbrush.errors import UserError
 
 Options = TypeVar("Options")
+WEIGHTS = """ema (the first average), one of them by name such as ema_0.998, power_X of any relative
+length X where the run keeps two such, or model"""
+Weights = Annotated[str, tyro.conf.arg(help=WEIGHTS)]
 
 
 def first_word(arguments: list[str], usage: str, what: str) -> tuple[str, list[str]]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from flowbrush.cli.options import check_ending, first_word, parse
+from flowbrush.cli.options import Weights, check_ending, first_word, parse
 from flowbrush.errors import UserError
 
 
@@ -22,8 +22,7 @@ class SampleOptions:
     """pictures of each prompt"""
     seed: int = 0
     """the pictures take the seeds SEED, SEED + 1, ..."""
-    weights: str = "ema"
-    """ema (the first average), one of them by name such as ema_0.998, or model"""
+    weights: Weights = "ema"
     device: str = "auto"
     """cpu, cuda, cuda:1, mps"""
 

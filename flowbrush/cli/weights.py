@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from flowbrush.cli.options import first_word, parse
+from flowbrush.cli.options import Weights, first_word, parse
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class ExportOptions:
 
     to: tuple[Literal["diffusers"], Path] = ("diffusers", Path("exported"))
     """format and folder: --to diffusers DIR"""
-    weights: str = "ema"
-    """ema (the first average), one of them by name such as ema_0.998, or model"""
+    weights: Weights = "ema"
 
 
 def export(arguments: list[str]) -> int:

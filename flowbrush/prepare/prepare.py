@@ -16,7 +16,7 @@ from flowbrush.experiment import ExperimentConfig, with_classes
 from flowbrush.prepare.manifest import completed, opened, plan
 from flowbrush.prepare.ray_engine import encode_with_ray
 from flowbrush.prepare.shards import Work, is_finished, write_shard
-from flowbrush.processes import choose_device
+from flowbrush.processes import own_device
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def prepare(config: ExperimentConfig, options: PrepareConfig) -> Done:
     if mine and options.engine == "ray":
         pictures = encode_with_ray(work, mine, options.workers, options.device)
     elif mine or not known:
-        encoding = work.encoding(_device(options.device))
+        encoding = work.encoding(own_device(options.device))
         total = sum(len(work.indices(number)) for number in mine)
         with tqdm(total=total, unit="pictures", disable=not mine) as bar:
             for number in mine:
@@ -79,10 +79,3 @@ def prepare(config: ExperimentConfig, options: PrepareConfig) -> Done:
     manifest = completed(folder, manifest) or manifest
     size = sum(path.stat().st_size for path in folder.iterdir())
     return Done(manifest, pictures, seconds, size)
-
-
-def _device(wanted: str) -> torch.device:
-    """Of torchrun's processes each its own."""
-    device, place = choose_device(wanted), os.environ.get("LOCAL_RANK")
-    own = device.type == "cuda" and device.index is None and place is not None
-    return torch.device("cuda", int(place)) if own and place else device

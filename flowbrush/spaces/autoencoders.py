@@ -8,7 +8,7 @@ from torch import nn
 from flowbrush.errors import UserError
 from flowbrush.hub import located, reading
 
-FIELD = "space.model"
+FIELD, HELD = "space.model", "config.json (of a pipeline: in vae)"
 KINDS = ("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny")
 
 
@@ -19,7 +19,7 @@ def load_autoencoder(model: str) -> nn.Module:
     Raises UserError where diffusers, the model or a weight is missing, or its kind is unknown.
     """
     diffusers = import_diffusers()
-    place, subfolder = located(model, ("config.json",), "config.json (of a pipeline: in vae)", FIELD)
+    place, subfolder = located(model, ("config.json",), HELD, FIELD)
     with reading(model, FIELD):
         settings = diffusers.AutoencoderKL.load_config(place, subfolder=subfolder or None)
     kind = settings.get("_class_name") if isinstance(settings, dict) else None

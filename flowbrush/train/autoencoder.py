@@ -31,7 +31,7 @@ from flowbrush.train.autoencoder_folder import (
     space_of,
     write_autoencoder,
 )
-from flowbrush.train.ema import EMA
+from flowbrush.train.ema import EMA, exponential
 from flowbrush.train.interruption import Interruption
 from flowbrush.train.journal import Journal, is_time
 from flowbrush.train.optimizer import build_optimizer, learning_rate
@@ -57,7 +57,7 @@ def train_autoencoder(
     side, written = config.size // config.autoencoder.factor, run / AUTOENCODER_FOLDER
     network = build_autoencoder(config, device)
     optimizer = build_optimizer(network, settings)
-    emas = {f"ema_{decay}": EMA(network, decay) for decay in settings.ema}
+    emas = {f"ema_{decay}": EMA(network, exponential(decay)) for decay in settings.ema}
     learned: dict[str, checkpoint.Stateful] = {"model": network, "optimizer": optimizer, **emas}
     averaged: checkpoint.Stateful = next(iter(emas.values()), network)  # what is written and shown
     dtype = choose_dtype(settings.precision, device)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from flowbrush import checkpoint
+from flowbrush.averages import AVERAGES_FOLDER, POWER
 from flowbrush.condition import joined
 from flowbrush.config_io import to_json
 from flowbrush.data.batches import batches
@@ -23,7 +24,7 @@ from flowbrush.processes import Processes, autocast, choose_dtype
 from flowbrush.randomness import derive, normal, uniform
 from flowbrush.text.null import record_null
 from flowbrush.text_to_image import TextToImage
-from flowbrush.train.ema import EMA
+from flowbrush.train.ema import EMA, exponential, power
 from flowbrush.train.interruption import Interruption
 from flowbrush.train.journal import Journal, is_time
 from flowbrush.train.optimizer import build_optimizer, learning_rate
@@ -55,11 +56,14 @@ def train(
     if settings.start and not checkpoint.exists(run / CHECKPOINT_FOLDER):
         start_from(Path(settings.start), denoiser.backbone)
     optimizer = build_optimizer(denoiser, settings)
-    emas = {f"ema_{decay}": EMA(denoiser.backbone, decay) for decay in settings.ema}
+    network = denoiser.backbone
+    emas = {f"ema_{decay}": EMA(network, exponential(decay)) for decay in settings.ema}
+    powers = {f"{POWER}{length}": EMA(network, power(length)) for length in settings.power_ema}
     learned: dict[str, checkpoint.Stateful] = {
-        "model": denoiser.backbone,
+        "model": network,
         "optimizer": optimizer,
         **emas,
+        **powers,
     }
     painting = next(iter(emas.values()), None)  # the first average paints the previews
     painter = TextToImage(config, denoiser, encoder, space, device)
@@ -134,7 +138,7 @@ def train(
                 norm = torch.nn.utils.clip_grad_norm_(denoiser.parameters(), settings.clip)
                 optimizer.step()
                 optimizer.zero_grad()
-                for ema in emas.values():
+                for ema in (*emas.values(), *powers.values()):
                     ema.update(seen // b)
                 seen += b
                 journal.add(processes.mean(total), norm)
@@ -147,6 +151,9 @@ def train(
                     with painting.in_place() if painting else nullcontext():
                         sheet = preview(painter, prompts, run / "previews" / f"{seen:012d}.png")
                     journal.show("preview", sheet, seen)
+                if powers and is_time(config.watch.average, seen, b):
+                    snapshot = {name: average.state_dict() for name, average in powers.items()}
+                    checkpoint.save(run / AVERAGES_FOLDER, seen, snapshot, keep=None)
                 if is_time(config.watch.checkpoint, seen, b) or done or stop.asked:
                     journal.write(seen, lr)  # refuses what is not finite before it is saved
                     states = {name: state.state_dict() for name, state in learned.items()}

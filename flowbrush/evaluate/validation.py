@@ -1,0 +1,93 @@
+"""The validation loss: at fixed times, with fixed noise, on pictures that were held out.
+
+    loss(t) = mean over pictures of (velocity said - velocity)^2,   t = 1/16, 3/16, ..., 15/16
+
+Always of the velocity, whatever a run predicts or is trained on, and with noise that belongs to the
+picture's place in the order: runs on the same pictures in the same space compare, whatever their
+batch, objective or number of processes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from flowbrush.condition import joined
+from flowbrush.data.batches import BatchConfig, batches
+from flowbrush.data.source import Source
+from flowbrush.evaluate.intervals import Measured, interval, jackknife
+from flowbrush.flow.loss import flow_loss
+from flowbrush.processes import autocast
+from flowbrush.randomness import derive, normal
+from flowbrush.text_to_image import TextToImage
+
+TIMES = tuple((i + 0.5) / 8 for i in range(8))
+SEED = 0  # of the order, the captions and the noise: one for all runs
+TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class ValidationLoss:
+    """Of each picture at each of TIMES."""
+
+    losses: Float64[Tensor, "n times"]
+    held_out: bool  # or pictures that the run has learned from
+
+    @property
+    def by_time(self) -> list[float]:
+        return self.losses.mean(dim=0).tolist()
+
+    @property
+    def measured(self) -> Measured:
+        each = self.losses.mean(dim=1)
+        value, n = float(each.mean()), len(each)
+        ends = interval(value, jackknife((each.sum() - each) / max(1, n - 1), n))
+        which = "held-out" if self.held_out else "training"
+        by = f"velocity at 8 times, {which} pictures"
+        return Measured("validation loss", value, *ends, n, by, "lower", "none")
+
+
+@torch.no_grad()
+def validation_loss(
+    painter: TextToImage, source: Source, pictures: int, held_out: bool
+) -> ValidationLoss:
+    """Of the network as it is, for about `pictures` pictures of `source`, each as often as others.
+
+    Raises UserError where none can be read.
+    """
+    config, device, found = painter.config, painter.device, []
+    was_training = painter.denoiser.training
+    painter.denoiser.eval()
+    order = BatchConfig(size=min(TOGETHER, pictures), captions=config.batch.captions)
+    loader = batches(source, order, SEED, 0)
+    for _ in range(-(-pictures // order.size)):
+        batch = next(loader)
+        keys = [derive(SEED, "posterior", place) for place in batch.places]
+        data = painter.space.normalize(painter.space.compress(batch.pictures.to(device)), keys)
+        keys = [derive(SEED, "validation noise", place) for place in batch.places]
+        noise = config.flow.noise_scale * normal(keys, data.shape[1:], torch.device("cpu"))
+        ready = batch.features
+        condition = (joined(ready) if ready else painter.encoder(batch.captions)).to(device)
+        with autocast(painter.dtype, device):
+            found.append(
+                torch.stack(
+                    [
+                        flow_loss(
+                            painter.denoiser,
+                            data,
+                            noise.to(device),
+                            torch.full((len(data),), time, device=device),
+                            condition,
+                            "velocity",
+                        )
+                        .double()
+                        .cpu()
+                        for time in TIMES
+                    ],
+                    dim=1,
+                )
+            )
+    loader.close()
+    painter.denoiser.train(was_training)
+    return ValidationLoss(torch.cat(found)[:pictures], held_out)
