@@ -1,0 +1,169 @@
+"""What painted pictures are compared with: statistics of real ones, made once, kept in a file.
+
+The file is an `.npz` with `mu` and `sigma`, as pytorch-fid, ADM and JiT have it, so that theirs are
+read too. Ours also says whose features and pictures they are, and holds the vectors of few.
+"""
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from flowbrush.checkpoint import sync
+from flowbrush.data.source import Source, UnreadablePicture
+from flowbrush.errors import UserError
+from flowbrush.evaluate.features import PictureFeatures
+from flowbrush.evaluate.metrics import Gaussian, Moments
+
+KEPT = 50_000  # pictures whose vectors are kept; of Inception they are 410 MB
+TOGETHER = 32
+TOLD = 5_000  # pictures between two lines of progress
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Statistics of a source's pictures.
+
+    features: their name; empty where other software made the file and does not say.
+    vectors: for KID, precision and recall; None = not kept.
+    """
+
+    gaussian: Gaussian
+    features: str
+    source: str = ""
+    vectors: Float[Tensor, "n d"] | None = None
+
+    def save(self, path: Path) -> None:
+        """Written aside and renamed when whole."""
+        arrays: dict[str, Any] = {
+            "mu": self.gaussian.mean.numpy(),
+            "sigma": self.gaussian.covariance.numpy(),
+            "count": np.array(self.gaussian.count),
+            "features": np.array(self.features),
+            "source": np.array(self.source),
+        }
+        if self.vectors is not None:
+            arrays["vectors"] = self.vectors.numpy()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".aside-{path.name}-{os.getpid()}")
+        try:
+            with aside.open("wb") as file:
+                np.savez(file, **arrays)
+            sync(aside)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def make_reference(
+    source: Source,
+    features: PictureFeatures,
+    limit: int,
+    say: Callable[[str], None],
+    described: str = "",
+) -> Reference:
+    """Of `limit` pictures, evenly over the source (0 = all); broken ones are counted and told.
+
+    described: the source, in words. Raises UserError where it holds latents, or fewer than 2.
+    """
+    count = min(limit or len(source), len(source))
+    moments, vectors, broken = Moments(features.width), [], Broken()
+    for pictures in _batches(source, [i * len(source) // count for i in range(count)], broken):
+        found = features(pictures)
+        moments.add(found)
+        vectors += [found] if count <= KEPT else []
+        if moments.count // TOLD > (moments.count - len(found)) // TOLD:
+            say(f"{moments.count:,} of {count:,} pictures")
+    if broken.count:
+        say(f"{broken.count:,} of {count:,} pictures cannot be read, the first is {broken.first}")
+    kept = torch.cat(vectors) if vectors else None
+    return Reference(moments.gaussian(), features.name, described, kept)
+
+
+@dataclass
+class Broken:
+    """Pictures that could not be read."""
+
+    count: int = 0
+    first: str = ""
+
+
+def _batches(
+    source: Source, indices: list[int], broken: Broken
+) -> Iterator[UInt8[Tensor, "b 3 size size"]]:
+    held: list[Tensor] = []
+    for i in indices:
+        try:
+            picture = source[i].picture
+        except UnreadablePicture as error:
+            broken.first = broken.first or str(error)
+            broken.count += 1
+            continue
+        if picture.dtype != np.uint8:
+            raise UserError("source: it holds latents; a reference is made of pictures themselves")
+        held.append(torch.tensor(picture).permute(2, 0, 1))
+        if len(held) == TOGETHER:
+            yield torch.stack(held)
+            held = []
+    if held:
+        yield torch.stack(held)
+
+
+def read_reference(path: Path, features: PictureFeatures) -> Reference:
+    """What `save` wrote, or other software. Of the latter, the count is the least it can be.
+
+    Raises UserError where the file is missing or broken, or of other features than these.
+    """
+    arrays = _arrays(path)
+    mean, covariance = (torch.from_numpy(arrays[key]).double() for key in ("mu", "sigma"))
+    width = len(mean)
+    if width != features.width:
+        raise UserError(
+            f"{path}: statistics of {width} numbers a picture; {features.name} gives "
+            f"{features.width}. Make a reference with these features"
+        )
+    name = str(arrays.get("features", ""))
+    if name not in ("", features.name):
+        raise UserError(
+            f"{path}: made with {name}, not {features.name}; choose those, or make another"
+        )
+    count = int(arrays["count"]) if "count" in arrays else _least_count(covariance)
+    found = arrays.get("vectors")
+    vectors = None if found is None else torch.from_numpy(found).float()
+    gaussian = Gaussian(mean, covariance, count)
+    return Reference(gaussian, name, str(arrays.get("source", "")), vectors)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Only those that we know: ADM's files hold pictures besides."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; make it with flowbrush evaluate reference")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("a single array")
+        with loaded as file:
+            known = ("mu", "sigma", "count", "features", "source", "vectors")
+            arrays = {key: file[key] for key in known if key in file}
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path}: no .npz of statistics ({reason})") from None
+    for key in ("mu", "sigma"):
+        if key not in arrays:
+            raise UserError(f"{path}: it holds no {key}; statistics are the arrays mu and sigma")
+    mu, sigma = arrays["mu"].shape, arrays["sigma"].shape
+    if len(mu) != 1 or sigma != mu * 2:
+        raise UserError(f"{path}: mu is {mu} and sigma {sigma}; they must be (d,) and (d, d)")
+    return arrays
+
+
+def _least_count(covariance: Float[Tensor, "d d"]) -> int:
+    """n pictures give a covariance of a rank below n."""
+    return int(torch.linalg.matrix_rank(covariance, hermitian=True)) + 1
