@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 
 demo: .venv/demo-is-installed
 	$(BIN)/flowbrush train emoji
-	$(BIN)/flowbrush evaluate runs/emoji
+	$(BIN)/flowbrush evaluate runs/emoji --kinds en ja de fr es zh ko
 	$(BIN)/flowbrush sample runs/emoji "a fox" "バナナ" "a red apple" "ロケット" --out fox.png
 	@echo 'now try: $(BIN)/flowbrush sample runs/emoji "a fox" "バナナ" --out fox.png'
 

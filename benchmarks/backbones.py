@@ -28,7 +28,8 @@ from flowbrush.backbones import (
 )
 from flowbrush.contact_sheet import contact_sheet, save
 from flowbrush.data import ShapesWorldConfig
-from flowbrush.evaluate.right_first import paint_all
+from flowbrush.evaluate.asked import asked
+from flowbrush.evaluate.measure import by_source
 from flowbrush.experiment import ExperimentConfig, build_shapes
 from flowbrush.flow.loss import flow_loss
 from flowbrush.processes import Processes
@@ -115,8 +116,10 @@ def main() -> None:
             if name == "shapes":
                 said = f"{held_out_loss(painter):.4f}"
             else:
-                painted = paint_all(painter, own.source.build(own.size), 400)
-                said = " | ".join(f"{painted[kind].right_first:.1%}" for kind in ("en", "ja"))
+                what = asked(own.source.build(own.size), 400, ("en", "ja"))
+                measured = by_source(what, [painter.generate(what.captions)])
+                right = [one.value for one in measured if one.name.startswith("right first")]
+                said = " | ".join(f"{share:.1%}" for share in right)
             rows.append(painter.generate(PROMPTS[name], seeds=[0] * len(PROMPTS[name])))
             captions += [f"{kind}: {prompt}" for prompt in PROMPTS[name]]
             print(

@@ -38,13 +38,16 @@ class TextToImage:
         space: Space,
         device: torch.device,
         frozen: bool = False,
+        weights: str = "model",
+        seen: int = 0,
     ) -> None:
         """frozen: the weights stay as they are from now on, so painting may rely on it.
 
         They are cast once, and what the steps share is computed once.
+        weights, seen: which they are, after how many pictures; for what is said of them.
         """
         self.config, self.encoder, self.space, self.device = config, encoder, space, device
-        self.denoiser, self.frozen = denoiser, frozen
+        self.denoiser, self.frozen, self.weights, self.seen = denoiser, frozen, weights, seen
         self.dtype = choose_dtype(config.train.precision, device)
         if frozen:
             denoiser.to(self.dtype)
@@ -79,7 +82,7 @@ class TextToImage:
         else:
             state = checkpoint.load(found, weights, chosen)
         denoiser.backbone.load_state_dict(state)
-        return cls(config, denoiser, encoder, space, chosen, frozen)
+        return cls(config, denoiser, encoder, space, chosen, frozen, weights, int(found.name))
 
     @torch.inference_mode()
     def generate(

@@ -2,6 +2,8 @@
 half-written."""
 
 import io
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,8 +46,11 @@ def test_a_run_is_trained_sampled_and_measured(
 ) -> None:
     assert main(["sample", run, "a large red circle", "赤い丸", "--out", "new/a.png"]) == 0
     assert Image.open("new/a.png").size[0] > 2 * 128
-    assert main(["evaluate", run, "--limit", "20"]) == 0
-    assert "right first of 20: English" in capsys.readouterr().out
+    assert main(["evaluate", run, "--limit", "20", "--validation", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "followed, English" in said
+    assert "validation loss" in said
+    assert Image.open(f"{run}/painted.png").size[0] > 8 * 128
 
 
 def test_latents_are_measured_as_options_to_train_with(
@@ -107,7 +112,7 @@ def test_every_verb_is_in_the_help(verb: str, capsys: pytest.CaptureFixture[str]
         (["train", "--help"], "recipes: emoji,"),
         (["train", "emoji", "--help"], "--train.lr"),
         (["sample", "--help"], "--scale"),
-        (["evaluate", "--help"], "--languages"),
+        (["evaluate", "--help"], "--sweep.scale"),
         (["import", "--help"], "--classes"),
     ],
 )
@@ -292,3 +297,64 @@ def test_progress_goes_to_the_error_stream(run: str) -> None:
     with contextlib.redirect_stdout(out):
         main(["train", run])
     assert out.getvalue() == f"{run}: already trained on 160 pictures\n"
+
+
+# -- evaluate
+
+
+def test_a_sweep_is_a_table_of_every_way(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--limit", "4", "--validation", "0", "--kinds", "en"]
+    axes = ["--sweep.weights", "ema_0.9", "model", "--sweep.scale", "1", "2"]
+    assert main(["evaluate", run, *few, *axes]) == 0
+    said = capsys.readouterr().out
+    for weights in ("ema_0.9", "model"):
+        for scale in ("1.0", "2.0"):
+            assert f"weights {weights}, scale {scale}" in said
+    assert len(json.loads(Path(run, "sweep.json").read_text())["rows"]) == 4
+
+
+def test_one_process_and_two_and_any_batch_give_the_same_pictures_and_figures(run: str) -> None:
+    """Two are started by torchrun, as on a cluster."""
+    limit = ["--limit", "40", "--validation", "8", "--device", "cpu"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    found = []
+    for start, batch in (([sys.executable], "64"), (command, "7"), ([sys.executable], "7")):
+        folder = Path("copy")
+        shutil.copytree(run, folder)
+        shutil.rmtree(folder / "evaluations", ignore_errors=True)
+        (folder / "evaluations.jsonl").unlink(missing_ok=True)
+        words = ["-m", "flowbrush", "evaluate", str(folder), *limit, "--batch", batch]
+        subprocess.run([*start, *words], check=True, capture_output=True)
+        parts = sorted(folder.glob("evaluations/*/part-*"))
+        (line,) = (folder / "evaluations.jsonl").read_text().splitlines()
+        figures = {k: v for k, v in json.loads(line).items() if k != "seconds"}
+        found.append(([part.read_bytes() for part in parts], figures))
+        shutil.rmtree(folder)
+    assert len(found[0][0]) == 2
+    assert found[0] == found[1] == found[2]
+
+
+def test_statistics_of_real_pictures_are_made_once(
+    run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--limit", "12", "--source.scenes", "40"]
+    assert main(["evaluate", "reference", f"{TINY}:tiny", "--to", "a/r.npz", *small]) == 0
+    assert "12 pictures, EfficientNet-Lite0" in capsys.readouterr().out
+    measured = ["--limit", "12", "--validation", "0", "--features", "efficientnet"]
+    assert main(["evaluate", run, *measured, "--reference", "a/r.npz"]) == 0
+    said = capsys.readouterr().out
+    assert "KID" in said
+    assert "probe is right first" in said
+    assert "end it in .npz" in refused(capsys, "evaluate", "reference", "emoji", "--to", "r.txt")
+
+
+def test_what_cannot_be_measured_is_refused(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no such file" in refused(
+        capsys, "evaluate", run, "--features", "efficientnet", "--reference", "none.npz",
+        "--limit", "4",
+    )  # fmt: skip
+    assert "--kinds fr" in refused(capsys, "evaluate", run, "--kinds", "fr")
+    assert "batch must be" in refused(capsys, "evaluate", run, "--batch", "0")
+    assert "steps 0" in refused(capsys, "evaluate", run, "--sweep.steps", "0")
+    assert "no state 'ema_0.1'" in refused(capsys, "evaluate", run, "--weights", "ema_0.1")
+    assert "neither a recipe" in refused(capsys, "evaluate", "reference", "nothing")

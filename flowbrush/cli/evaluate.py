@@ -1,97 +1,130 @@
-"""`flowbrush evaluate`."""
+"""`flowbrush evaluate`: what a run paints, measured."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from flowbrush.cli.options import Weights, first_word, parse
+from flowbrush.cli.statistics import latents, reference
 from flowbrush.errors import UserError
+
+if TYPE_CHECKING:
+    from flowbrush.evaluate.asked import Asked
+    from flowbrush.experiment import ExperimentConfig
+
+SUBJECTS: dict[str, Callable[[list[str]], int]] = {"latents": latents, "reference": reference}
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What to measure."""
+    """What is painted and measured. How it is painted is the run's own choice where left out."""
 
     limit: int = 400
-    """examples, from the first on"""
-    languages: tuple[str, ...] = ("en", "ja", "de", "fr", "es", "zh", "ko")
-    """of the names that emoji are painted from"""
+    """examples whose captions are painted, evenly over the source; 0 = all"""
+    kinds: tuple[str, ...] = ()
+    """of captions, such as en ja (of emoji any language); empty = what the run learned from"""
+    features: tuple[Literal["efficientnet", "inception", "clip", "dinov2"], ...] = ()
+    """of pictures: efficientnet (offline: KID, probe score), inception (FID, KID, IS, precision,
+    recall), clip (CMMD, CLIP score), dinov2 (FD-DINOv2, KID, precision, recall)"""
+    reference: Path | None = None
+    """statistics of real pictures in an .npz; left out: the examples' own pictures"""
+    validation: int = 256
+    """pictures of the validation loss; 0 = none"""
+    seed: int = 0
+    """picture i is painted with the seed SEED + i"""
+    batch: int = 64
+    """pictures painted together; they are the same in any batch"""
     weights: Weights = "ema"
     device: str = "auto"
     """cpu, cuda, cuda:1, mps"""
 
 
 def evaluate(arguments: list[str]) -> int:
-    run, rest = first_word(arguments, "evaluate RUN [options]", "a run's folder")
+    usage = "evaluate RUN|" + "|".join(SUBJECTS) + " [options]"
+    run, rest = first_word(arguments, usage, "a run's folder")
     if run in SUBJECTS:
         return SUBJECTS[run](rest)
-    options = parse(EvaluateOptions, EvaluateOptions(), rest, "flowbrush evaluate RUN")
-    from flowbrush.contact_sheet import save
-    from flowbrush.data import EmojiConfig
-    from flowbrush.evaluate.right_first import paint_all, sheet, summary
-    from flowbrush.experiment import unprepared
+    from tqdm import tqdm
+
+    from flowbrush.evaluate.features import (
+        CLIPFeaturesConfig,
+        DINOv2Config,
+        EfficientNetConfig,
+        FeaturesConfig,
+        InceptionConfig,
+    )
+    from flowbrush.evaluate.measure import comparison
+    from flowbrush.evaluate.record import table
+    from flowbrush.evaluate.sweep import SHEET_FILE, Measuring, SweepConfig, sweep
+    from flowbrush.evaluate.validation import of_run
+    from flowbrush.experiment import load_config
+    from flowbrush.flow.sampling import SamplingConfig
+    from flowbrush.processes import joined_processes
     from flowbrush.text_to_image import TextToImage
 
-    painter = TextToImage.load(run, options.weights, options.device)
-    config, trained_on = unprepared(painter.config.source), None
-    if isinstance(config, EmojiConfig):
-        config, trained_on = replace(config, languages=options.languages), config.languages
-    painted = paint_all(painter, config.build(painter.config.size), options.limit)
-    for line in summary(painted, trained_on):
-        print(line)
-    out = Path(run) / "painted.png"
-    save(sheet(painted), out)
-    print(out)
-    return 0
-
-
-# -- evaluate latents
-
-
-@dataclass(frozen=True)
-class LatentsOptions:
-    """Which pictures are measured."""
-
-    pictures: int = 2_000
-    """about as many, from all over the source"""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, mps"""
-
-
-def latents(arguments: list[str]) -> int:
-    """How the latents of one's own pictures are distributed, as options to train with."""
-    usage = "evaluate latents RECIPE|RUN [options]"
-    target, rest = first_word(arguments, usage, "a recipe's name or a run's folder")
-    from flowbrush.evaluate.reconstruction import mean_psnr, readable
-    from flowbrush.experiment import ExperimentConfig, is_run, load_config, unprepared
-    from flowbrush.processes import choose_device
-    from flowbrush.recipes import recipe
-    from flowbrush.spaces import LatentConfig
-    from flowbrush.spaces.statistics import latent_statistics
-
-    begun = load_config(Path(target)) if is_run(Path(target)) else recipe(target or "emoji-latent")
-
     @dataclass(frozen=True)
-    class Latents:
-        options: Annotated[LatentsOptions, tyro.conf.arg(name="")]
-        config: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
+    class Evaluate:
+        options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]
+        sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")]
+        sweep: SweepConfig = field(default_factory=SweepConfig)
+        inception: InceptionConfig = field(default_factory=InceptionConfig)
+        clip: CLIPFeaturesConfig = field(default_factory=CLIPFeaturesConfig)
+        dinov2: DINOv2Config = field(default_factory=DINOv2Config)
 
-    if not isinstance(begun, ExperimentConfig):
-        raise UserError(f"evaluate latents: {target} is an autoencoder's; it measures its own")
-    chosen = parse(Latents, Latents(LatentsOptions(), begun), rest, f"flowbrush {usage}")
-    config, most = chosen.config, chosen.options.pictures
-    if not isinstance(config.space, LatentConfig):
-        raise UserError(f"evaluate latents: {target} learns in pixels, which need no statistics")
-    space = config.space.build(choose_device(chosen.options.device))
-    source = unprepared(config.source).build(config.size)
-    found = latent_statistics(space, readable(source, most))
-    print(f"reconstruction: {mean_psnr(space, source, most):.2f} dB PSNR")
-    for how, (mean, std) in (("by channel", found), ("one number", found.together())):
-        means = " ".join(f"{value:.6g}" for value in mean)
-        print(f"{how}: --space.mean {means} --space.scale {' '.join(f'{1 / v:.6g}' for v in std)}")
+    own = load_config(Path(run)) if run else None
+    given = Evaluate(EvaluateOptions(), own.sampling if own else SamplingConfig())
+    chosen = parse(Evaluate, given, rest, f"flowbrush {usage}")
+    assert own is not None  # or it asked for help
+    options, folder = chosen.options, Path(run)
+    if options.batch < 1 or min(options.limit, options.validation) < 0:
+        raise UserError("evaluate: batch must be 1 or more, limit and validation 0 or more")
+    known: dict[str, FeaturesConfig] = {
+        "efficientnet": EfficientNetConfig(),
+        "inception": chosen.inception,
+        "clip": chosen.clip,
+        "dinov2": chosen.dinov2,
+    }
+    ways = chosen.sweep.ways(options.weights, chosen.sampling)
+    what = _asked(own, options)
+    with joined_processes(options.device) as processes:
+        names = options.features if processes.is_main else ()
+        measuring = Measuring(
+            what=what,
+            comparisons=[comparison(known[name], options.reference) for name in names],
+            batch=options.batch,
+            seed=options.seed,
+            validation=lambda painter: of_run(painter, options.validation),
+        )
+
+        def load(weights: str) -> TextToImage:
+            return TextToImage.load(run, weights, str(processes.device))
+
+        total = len(what.captions) * len(ways)
+        quiet = not processes.is_main
+        with tqdm(total=total, unit="pictures", disable=quiet, delay=2) as bar:
+            axes = chosen.sweep.axes
+            found = sweep(load, folder, axes, ways, measuring, processes, bar.update)
+        if not processes.is_main:
+            return 0
+    for way, one in found:
+        print("\n".join(table(way.choices, one)))
+    print(folder / SHEET_FILE)
     return 0
 
 
-SUBJECTS = {"latents": latents}
+def _asked(config: "ExperimentConfig", options: EvaluateOptions) -> "Asked":
+    """The captions to paint: of held-out examples, where the run has such."""
+    from flowbrush.data import EmojiConfig
+    from flowbrush.data.split import split
+    from flowbrush.evaluate.asked import asked
+    from flowbrush.experiment import unprepared
+
+    pictures = unprepared(config.source)
+    if isinstance(pictures, EmojiConfig) and options.kinds:
+        pictures = replace(pictures, languages=options.kinds)
+    source = pictures.build(config.size)
+    part = split(source, config.held_out).held_out if config.held_out else source
+    return asked(part, options.limit, options.kinds)

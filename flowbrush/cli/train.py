@@ -55,7 +55,7 @@ def train(arguments: list[str]) -> int:
     from flowbrush.train.autoencoder import train_autoencoder
     from flowbrush.train.loop import train as train_run
 
-    changeable = ("watch.", "train.pictures", "source.path") if going_on else ("watch.",)
+    changeable = ("watch.", "evaluate.", *(("train.pictures", "source.path") if going_on else ()))
     processes = Processes(choose_device(chosen.options.device))
     if isinstance(chosen.config, AutoencoderExperiment):
         if chosen.options.prepared:

@@ -87,7 +87,13 @@ class Probe:
         self, pictures: UInt8[Tensor, "b 3 H W"], captions: Sequence[str]
     ) -> Float[Tensor, " b"]:
         """The cosine of each picture and its own caption; 0 is a caption that fits as any does."""
-        found = self.line.of_x(self.features(pictures))
+        return self.score_of(self.features(pictures), captions)
+
+    def score_of(
+        self, features: Float[Tensor, "b d"], captions: Sequence[str]
+    ) -> Float[Tensor, " b"]:
+        """The same of pictures whose features are there already."""
+        found = self.line.of_x(features)
         return (found * self.line.of_y(_vectors(self.text, captions))).sum(dim=1)
 
     @property

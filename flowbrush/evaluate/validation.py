@@ -16,6 +16,7 @@ from torch import Tensor
 from flowbrush.condition import joined
 from flowbrush.data.batches import BatchConfig, batches
 from flowbrush.data.source import Source
+from flowbrush.data.split import split
 from flowbrush.evaluate.intervals import Measured, interval, jackknife
 from flowbrush.flow.loss import flow_loss
 from flowbrush.processes import autocast
@@ -91,3 +92,14 @@ def validation_loss(
     loader.close()
     painter.denoiser.train(was_training)
     return ValidationLoss(torch.cat(found)[:pictures], held_out)
+
+
+def of_run(painter: TextToImage, pictures: int) -> ValidationLoss | None:
+    """On the examples that a run holds out, or else on those that it learned from; None for 0."""
+    if not pictures:
+        return None
+    config = painter.config
+    source = config.source.build(config.size)
+    if not config.held_out:
+        return validation_loss(painter, source, pictures, held_out=False)
+    return validation_loss(painter, split(source, config.held_out).held_out, pictures, True)

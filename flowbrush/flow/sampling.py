@@ -13,12 +13,14 @@ from flowbrush.flow.path import Pictures
 from flowbrush.flow.solvers import euler, solve
 from flowbrush.flow.times import grid
 
+Method = Literal["euler", "heun", "midpoint", "rk4", "dopri5"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How a picture is painted."""
 
-    method: Literal["euler", "heun", "midpoint", "rk4", "dopri5"] = "heun"
+    method: Method = "heun"
     steps: int = 25
     shift: float = 1.0  # of the solver's times; above 1 spends more steps near the noise
     last_gap: float | None = None  # of the last step before the shift; None = as the others

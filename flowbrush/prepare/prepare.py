@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from tqdm import tqdm
 
 from flowbrush.data import PreparedConfig

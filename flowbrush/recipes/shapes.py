@@ -22,12 +22,12 @@ def shapes() -> ExperimentConfig:
         size=32,
         source=ShapesWorldConfig(),
         batch=BatchConfig(size=64),
-        text=SentenceConfig(),
+        text=SentenceConfig(words=16),
         backbone=JiTConfig(
-            depth=6, width=128, heads=4, patch=4, bottleneck=48, context_start=0, tokens_per_text=4
+            depth=6, width=128, heads=4, patch=4, bottleneck=48, context_start=0, tokens_per_text=1
         ),
         flow=FlowConfig(prediction="data", times=TimesConfig(mean=-0.6, std=0.8)),
-        train=TrainConfig(pictures=64_000, lr=2e-3, warmup=6_400, schedule="linear", ema=(0.998,)),
+        train=TrainConfig(pictures=192_000, lr=2e-3, warmup=6_400, schedule="linear", ema=(0.998,)),
         sampling=SamplingConfig(method="heun", steps=8, scale=2.5, interval=(0.1, 0.8)),
         watch=WatchConfig(
             prompts=(

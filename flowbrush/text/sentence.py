@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch.nn.functional import normalize
 
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
@@ -19,26 +20,44 @@ WIDTH = 512
 
 @dataclass(frozen=True, kw_only=True)
 class SentenceConfig:
-    """The vector as `pooled`, and as one text token. No choices."""
+    """The vector as `pooled`, and as the first text token; pieces of words may follow it."""
+
+    words: int = 0  # the most pieces that follow, each by itself: what the sum of a sentence blurs
+
+    def __post_init__(self) -> None:
+        if self.words < 0:
+            raise UserError(f"text.words: {self.words}; it must be 0 or more")
 
     def build(self, device: torch.device) -> CachedEncoder:
         """Raises UserError where the package is missing."""
-        shapes = ConditionShapes(text_width=WIDTH, text_tokens=1, pooled_width=WIDTH)
-        return CachedEncoder([SentenceText(_model())], shapes)
+        shapes = ConditionShapes(text_width=WIDTH, text_tokens=1 + self.words, pooled_width=WIDTH)
+        return CachedEncoder([SentenceText(_model(), self.words)], shapes)
 
 
 class SentenceText:
-    """A TextModel of one token, the pooled vector. It reads each caption alone, and all of it."""
+    """A TextModel: the pooled vector as a token, and up to `words` pieces of words, uncontextual.
 
-    cut = 0
+    It reads each caption alone; the vector hears all of it.
+    """
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: Any, words: int = 0) -> None:
+        self._model, self._words, self.cut = model, words, 0
 
     def __call__(self, captions: list[str]) -> list[Condition]:
-        vectors = [torch.from_numpy(self._model.encode(caption)) for caption in captions]
-        rows = [vector[None] * WIDTH**0.5 for vector in vectors]  # unit variance
-        return [Condition(text=row[:, None], pooled=row) for row in rows]
+        return [self._condition(caption) for caption in captions]
+
+    def _condition(self, caption: str) -> Condition:
+        vector = torch.from_numpy(self._model.encode(caption))[None] * WIDTH**0.5  # unit variance
+        if not self._words:
+            return Condition(text=vector[:, None], pooled=vector)
+        backend = self._model._model  # its table of pieces has no public door
+        pieces = backend.sp.encode(caption, out_type=int)
+        self.cut += len(pieces) > self._words
+        pieces = pieces[: self._words]
+        chunks = [piece % len(backend.scale) for piece in pieces]
+        rows = backend.table[pieces] * backend.scale[chunks, None] + backend.lo[chunks, None]
+        words = normalize(torch.from_numpy(rows).float()) * WIDTH**0.5
+        return Condition(text=torch.cat([vector, words])[None], pooled=vector)
 
 
 @cache

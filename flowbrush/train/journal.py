@@ -15,7 +15,9 @@ from tqdm import tqdm
 from flowbrush.autoencoding import Experiment
 from flowbrush.config_io import to_json
 from flowbrush.errors import UserError
+from flowbrush.evaluate.record import RECORD_FILE, Evaluation, record
 
+HEADLINES = ("followed", "right first", "validation loss")  # figures that are said
 JOURNAL_FILE, CURVE_FILE = "journal.jsonl", "loss.png"
 
 
@@ -26,6 +28,7 @@ class Journal:
         self._run, self._batch = run, config.batch.size
         self._pending: list[Tensor] = []
         self._lines = _lines_until(run / JOURNAL_FILE, seen)
+        _lines_until(run / RECORD_FILE, seen)
         patience = 0.2 if sys.stderr.isatty() else 10  # seconds between two looks of the bar
         self._bar = tqdm(
             mininterval=patience,
@@ -90,6 +93,19 @@ class Journal:
             import wandb
 
             self._wandb.log({"pictures": seen, name: wandb.Image(sheet)})
+
+    def evaluated(self, one: Evaluation) -> None:
+        """Write down what was measured, and say it."""
+        record(self._run, one)
+        figures = [(m.name, m.value) for m in one.measured]
+        if self._board:
+            for name, value in figures:
+                self._board.add_scalar(name, value, one.pictures)
+        if self._wandb:
+            self._wandb.log({"pictures": one.pictures, **dict(figures)})
+        self.say(
+            f"{one.pictures:,}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures)
+        )
 
     def say(self, line: str) -> None:
         """A line for the user, above the progress bar."""

@@ -10,7 +10,9 @@ from flowbrush.averages import AVERAGES_FOLDER, POWER
 from flowbrush.condition import joined
 from flowbrush.config_io import to_json
 from flowbrush.data.batches import batches
+from flowbrush.data.split import split
 from flowbrush.errors import UserError
+from flowbrush.evaluate.watched import Watched
 from flowbrush.experiment import (
     CHECKPOINT_FOLDER,
     ExperimentConfig,
@@ -45,10 +47,11 @@ def train(
     Raises UserError for what the user can mend.
     """
     # Build the parts.
-    source = config.source.build(config.size)
-    config = with_classes(config, source)
+    whole = config.source.build(config.size)
+    config = with_classes(config, whole)
+    source, held_out = split(whole, config.held_out) if config.held_out else (whole, None)
     settings, b, device = config.train, config.batch.size, processes.device
-    encoder, space = build_encoder(config, source, device), config.space.build(device)
+    encoder, space = build_encoder(config, whole, device), config.space.build(device)
     if settings.encoder_dropout and encoder.parts == 1:
         raise UserError("train.encoder_dropout: text has one model only; give caption_dropout")
     null = encoder.null.to(device)
@@ -69,6 +72,7 @@ def train(
     painter = TextToImage(config, denoiser, encoder, space, device)
     prompts = preview_prompts(config.watch.prompts, source)
     encoder(prompts)  # refuses now what it would refuse at the first preview
+    watched = Watched(config, source, held_out) if config.evaluate.every else None
     dtype = choose_dtype(settings.precision, device)
     if settings.compile:
         compile_blocks(denoiser, dtype, device)
@@ -151,6 +155,9 @@ def train(
                     with painting.in_place() if painting else nullcontext():
                         sheet = preview(painter, prompts, run / "previews" / f"{seen:012d}.png")
                     journal.show("preview", sheet, seen)
+                if watched and (is_time(config.evaluate.every, seen, b) or done):
+                    with painting.in_place() if painting else nullcontext():
+                        journal.evaluated(watched.evaluation(painter, seen))
                 if powers and is_time(config.watch.average, seen, b):
                     snapshot = {name: average.state_dict() for name, average in powers.items()}
                     checkpoint.save(run / AVERAGES_FOLDER, seen, snapshot, keep=None)

@@ -1,6 +1,7 @@
 """The journal, the rejects and the run's folder."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,22 @@ import torch
 from PIL import Image
 from tiny import tiny
 
+from flowbrush.data import PreparedConfig, ShapesWorldConfig
 from flowbrush.data.batches import Batch
-from flowbrush.data.source import UnreadablePicture
+from flowbrush.data.shapes_world import ShapesWorld
+from flowbrush.data.source import Example, UnreadablePicture
+from flowbrush.data.split import split
 from flowbrush.errors import UserError
+from flowbrush.evaluate.record import recorded
+from flowbrush.evaluate.watched import Watched
+from flowbrush.experiment import EvaluateConfig
+from flowbrush.processes import Processes
 from flowbrush.train.journal import Journal
+from flowbrush.train.loop import train
 from flowbrush.train.rejects import Rejects
 from flowbrush.train.run_folder import opened
+
+CPU = Processes(torch.device("cpu"))
 
 
 def batch(*broken: str) -> Batch:
@@ -117,3 +128,65 @@ def test_a_run_cannot_be_a_file(tmp_path: Path) -> None:
 def test_a_run_keeps_whom_its_pictures_are_due_to(tmp_path: Path) -> None:
     with opened(tmp_path, tiny(), (), attribution="All by OpenMoji"):
         assert (tmp_path / "ATTRIBUTION.txt").read_text() == "All by OpenMoji\n"
+
+
+# -- measuring while training
+
+
+def measured(tmp_path: Path, **choices: float) -> Path:
+    config = tiny()
+    evaluate = EvaluateConfig(every=40, validation=8, painted=6)
+    config = replace(config, **{"held_out": 0.2, "evaluate": evaluate} | choices)
+    assert train(config, tmp_path, CPU) == 0
+    return tmp_path
+
+
+def test_measuring_leaves_the_run_as_it_is(tmp_path: Path) -> None:
+    with_it = measured(tmp_path / "with")
+    without = measured(tmp_path / "without", evaluate=EvaluateConfig())
+    for name in ("model.safetensors", "ema_0.9.safetensors", "optimizer.pt"):
+        one, other = (next(run.glob(f"checkpoints/*160/{name}")) for run in (with_it, without))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_what_is_measured_is_written_down_each_time(tmp_path: Path) -> None:
+    found = recorded(measured(tmp_path))
+    assert [one.pictures for one in found] == [40, 80, 120, 160]
+    assert all(one.weights == "ema_0.9" and len(one.validation) == 8 for one in found)
+    assert "held-out" in found[0].measured[-1].by
+    assert "followed, English" in {one.name for one in found[0].measured}
+
+
+def test_a_run_that_goes_on_measures_again_what_it_lost(tmp_path: Path) -> None:
+    run = measured(tmp_path)
+    before = (run / "evaluations.jsonl").read_text()
+    shutil.rmtree(run / "checkpoints" / "000000000160")
+    measured(tmp_path)
+    again = (run / "evaluations.jsonl").read_text()
+
+    def without_time(text: str) -> list[dict[str, object]]:
+        return [{**json.loads(line), "seconds": {}} for line in text.splitlines()]
+
+    assert without_time(again) == without_time(before)
+
+
+def test_held_out_pictures_are_never_learned(tmp_path: Path, monkeypatch) -> None:
+    source = ShapesWorldConfig(scenes=200).build(16)
+    held = set(split(source, 0.2).held_out.indices)
+    asked: set[int] = set()
+    one = ShapesWorld.__getitem__
+
+    def watched(self: ShapesWorld, i: int) -> Example:
+        asked.add(i)
+        return one(self, i)
+
+    monkeypatch.setattr(ShapesWorld, "__getitem__", watched)
+    measured(tmp_path, evaluate=EvaluateConfig())
+    assert len(asked) > 50
+    assert not asked & held
+
+
+def test_painting_from_prepared_shards_is_refused_at_the_start() -> None:
+    config = replace(tiny(), source=PreparedConfig(), evaluate=EvaluateConfig(every=40))
+    with pytest.raises(UserError, match=r"--evaluate\.painted 0 leaves the validation loss"):
+        Watched(config, ShapesWorldConfig(scenes=4).build(16), None)

@@ -1,0 +1,97 @@
+"""What is painted to be measured: captions of real examples, which stay where they are."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from flowbrush.contact_sheet import contact_sheet
+from flowbrush.data.source import Source, UnreadablePicture
+from flowbrush.errors import UserError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Examples of a source, and the captions that are painted of them, kind after kind.
+
+    A kind is a language, or "short" and "long". Pictures are read when they are needed: memory
+    does not grow with their number. truths: what the source knows of each.
+    """
+
+    source: Source
+    indices: tuple[int, ...]
+    kinds: tuple[str, ...]
+    captions: tuple[str, ...]  # kinds x indices
+    truths: tuple[Any, ...]  # indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def of(self, kind: str) -> slice:
+        """The places of one kind's captions among all."""
+        first = self.kinds.index(kind) * len(self)
+        return slice(first, first + len(self))
+
+    def real(self, together: int = 64) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
+        """The real pictures, in parts."""
+        for i in range(0, len(self), together):
+            pictures = [self.source[n].picture for n in self.indices[i : i + together]]
+            parts = [torch.tensor(picture).permute(2, 0, 1) for picture in pictures]
+            yield torch.stack(parts).contiguous()
+
+
+def asked(source: Source, most: int, kinds: Sequence[str] = ()) -> Asked:
+    """About `most` examples evenly over a source (0 = all), without the broken ones.
+
+    kinds: of captions; empty = all that the first example has. Raises UserError where there is
+    nothing to ask, or an example lacks a kind.
+    """
+    examples = {}
+    for i in spread(most, len(source)):
+        try:
+            example = source[i]
+        except UnreadablePicture:
+            continue
+        examples[i] = example.captions, example.truth
+    if not examples:
+        raise UserError("evaluate: the source has no picture that can be read")
+    captions, truths = zip(*examples.values(), strict=True)
+    chosen = tuple(kinds) or tuple(captions[0])
+    if missing := next((kind for kind in chosen for c in captions if kind not in c), None):
+        there = ", ".join(captions[0])
+        raise UserError(f"--kinds {missing}: not of every picture; the first has {there}")
+    return Asked(
+        source,
+        tuple(examples),
+        chosen,
+        tuple(caption[kind] for kind in chosen for caption in captions),
+        truths,
+    )
+
+
+def sheet(what: Asked, painted: Iterable[UInt8[Tensor, "b 3 H W"]], each: int = 8) -> Image.Image:
+    """A row of `each` painted pictures, spread over the examples, for every kind of caption."""
+    step = max(1, len(what) // each)
+    places = [
+        what.of(kind).start + (i * step + row) % len(what)
+        for row, kind in enumerate(what.kinds)
+        for i in range(each)
+    ]
+    wanted, pictures, place = set(places), {}, 0
+    for part in painted:
+        for picture in part:
+            if place in wanted:
+                pictures[place] = picture
+            place += 1
+    captions = [what.captions[place] for place in places]
+    return contact_sheet(torch.stack([pictures[place] for place in places]), captions, each)
+
+
+def spread(most: int, of: int) -> Sequence[int]:
+    """`most` indices evenly over `of`, or all of them (most = 0: all)."""
+    count = min(most or of, of)
+    return [i * of // count for i in range(count)]

@@ -1,0 +1,147 @@
+"""What painted pictures are measured by: what their source can check, and features of pictures."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from flowbrush.data.shapes_world import Scene
+from flowbrush.evaluate import metrics, oracle
+from flowbrush.evaluate.asked import Asked
+from flowbrush.evaluate.efficientnet import EfficientNet
+from flowbrush.evaluate.features import FeaturesConfig, PictureFeatures
+from flowbrush.evaluate.inception import Inception
+from flowbrush.evaluate.intervals import Measured, binomial, interval, jackknife
+from flowbrush.evaluate.probe import emoji_probe
+from flowbrush.evaluate.reference import Reference, read_reference
+from flowbrush.evaluate.right_first import ground_errors, is_right_first
+from flowbrush.evaluate.vision_transformers import CLIPFeaturesConfig, DINOv2Features
+from flowbrush.processes import choose_device
+from flowbrush.text import TextEncoder
+
+Parts = Iterable[UInt8[Tensor, "b 3 H W"]]
+
+MOST_COMPARED = 2_000  # real pictures among which the nearest is looked for
+LANGUAGES = {
+    "en": "English",
+    "ja": "Japanese",
+    "de": "German",
+    "fr": "French",
+    "es": "Spanish",
+    "zh": "Chinese",
+    "ko": "Korean",
+}
+
+
+def by_source(what: Asked, painted: Parts) -> list[Measured]:
+    """What the source itself can check: the drawn world reads every picture back; of others the
+    real picture that is nearest may be the asked one."""
+    if all(isinstance(truth, Scene) for truth in what.truths):
+        return _read_back(what, painted)
+    return _right_first(what, painted) if len(what) <= MOST_COMPARED else []
+
+
+def _read_back(what: Asked, painted: Parts) -> list[Measured]:
+    seen = [oracle.read(picture) for part in painted for picture in part]
+    by = "read back from the drawn world"
+    return [
+        Measured(
+            f"{name}, {_name(kind)}", one.share, *one.interval, one.asked, by, "higher", "none"
+        )
+        for kind in what.kinds
+        for name, one in oracle.tally(what.truths, seen[what.of(kind)]).items()
+    ]
+
+
+def _right_first(what: Asked, painted: Parts) -> list[Measured]:
+    real = torch.cat([*what.real()])
+    right, errors = [], []
+    for number, one in enumerate(picture for part in painted for picture in part):
+        row = number % len(what)
+        right.append(is_right_first(one[None], real, row))
+        errors.append(ground_errors(one[None], real[row : row + 1]))
+    found = []
+    for kind in what.kinds:
+        share = _share(torch.cat(right[what.of(kind)]))
+        by = f"the nearest of {len(what):,} real pictures, in pixels, is the asked one"
+        name = f"right first, {_name(kind)}"
+        found.append(Measured(name, *share, len(what), by, "higher", "none"))
+        ground = torch.cat(errors[what.of(kind)]).double()
+        if len(ground := ground[ground.isfinite()]):
+            by = "of 255, where the real picture is white"
+            name = f"white ground error, {_name(kind)}"
+            found.append(Measured(name, *_mean(ground), len(ground), by, "lower", "none"))
+    return found
+
+
+def _name(kind: str) -> str:
+    return LANGUAGES.get(kind, kind)
+
+
+def _share(right: Tensor) -> tuple[float, float, float]:
+    """Of rows that are True, with its interval."""
+    value = float(right.double().mean())
+    return value, *interval(value, binomial(value, len(right)), within=(0.0, 1.0))
+
+
+def _mean(each: Float[Tensor, " n"]) -> tuple[float, float, float]:
+    """With its interval."""
+    value, n = float(each.mean()), len(each)
+    return value, *interval(value, jackknife((each.sum() - each) / max(1, n - 1), n))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Features, and what painted pictures are compared with by them."""
+
+    features: PictureFeatures
+    text: TextEncoder | None  # of captions, where the features have a like
+    reference: Reference | None  # None = the examples' own pictures
+
+
+def comparison(config: FeaturesConfig, reference: Path | None) -> Comparison:
+    """Raises UserError where the model or the reference cannot be had."""
+    device = choose_device()
+    features = config.build(device)
+    text = config.build_text(device) if isinstance(config, CLIPFeaturesConfig) else None
+    return Comparison(features, text, read_reference(reference, features) if reference else None)
+
+
+def by_features(what: Asked, painted: Parts, by: Comparison, cache: Path) -> list[Measured]:
+    """The metrics that are usual with these features. cache: a folder for what is fitted once."""
+    features, found = by.features, list[Measured]()
+    own = torch.cat([features(part) for part in painted])
+    if by.reference is None:
+        real: Tensor | None = torch.cat([features(part) for part in what.real()])
+    else:
+        real = by.reference.vectors
+    if isinstance(features, Inception | DINOv2Features):
+        name = "FID" if isinstance(features, Inception) else "FD-DINOv2"
+        known = by.reference.gaussian if real is None and by.reference else real
+        assert known is not None
+        found.append(metrics.fid(own, known, features.name, name))
+    if real is not None and by.text is None:
+        found.append(metrics.kid(own, real, features.name))
+    if real is not None and isinstance(features, Inception | DINOv2Features):
+        found.append(metrics.precision(own, real, features.name))
+        found.append(metrics.recall(own, real, features.name))
+    if isinstance(features, Inception):
+        classes = features.logits(own).double().softmax(dim=1)
+        found.append(metrics.inception_score(classes, features.name))
+    if real is not None and by.text:
+        found.append(metrics.cmmd_unbiased(own, real, features.name))
+        found.append(metrics.cmmd(own, real, features.name))
+    if by.text:
+        texts = by.text([*what.captions]).pooled
+        assert texts is not None
+        found.append(metrics.clip_score(own, texts, features.name))
+    if isinstance(features, EfficientNet):
+        probe = emoji_probe(cache, choose_device(), print)
+        each = probe.score_of(own, what.captions).double()
+        found.append(
+            Measured("probe score", *_mean(each), len(each), probe.worth, "higher", "none")
+        )
+    return found
