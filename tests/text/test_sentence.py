@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from flowbrush.errors import UserError
 from flowbrush.shapes import ConditionShapes
 from flowbrush.text.cached import CachedEncoder
 from flowbrush.text.sentence import SentenceConfig
@@ -89,3 +90,33 @@ def test_the_vectors_do_not_depend_on_the_number_of_threads():
         for threads in ("1", "2")
     }
     assert len(said) == 1
+
+
+# -- pieces of words beside it
+
+
+def test_pieces_of_words_follow_the_sentences_vector(encoder):
+    found = SentenceConfig(words=12).build(CPU)(["a red circle above a blue star"])
+    assert torch.equal(found.pooled, encoder(["a red circle above a blue star"]).pooled)
+    assert torch.equal(found.text[:, 0], found.pooled)
+    assert found.text.shape[1] > 7
+    torch.testing.assert_close(found.text.norm(dim=2), torch.full(found.text.shape[:2], 512**0.5))
+
+
+def test_a_piece_is_the_same_wherever_it_stands():
+    words = SentenceConfig(words=12).build(CPU)
+    first, second = (words([caption]).text[0] for caption in ("red star", "star red"))
+    assert torch.equal(first[1:].sort(dim=0).values, second[1:].sort(dim=0).values)
+    assert not torch.equal(first[1:], second[1:])
+
+
+def test_more_pieces_than_are_read_are_cut_and_counted():
+    words = SentenceConfig(words=3).build(CPU)
+    assert words(["a red circle above a blue star"]).text.shape[1] == 4
+    assert words.cut == 1
+    assert SentenceConfig(words=3).build(CPU).null.text.shape[1] <= 4
+
+
+def test_fewer_pieces_than_none_are_refused():
+    with pytest.raises(UserError, match=r"text\.words: -1"):
+        SentenceConfig(words=-1)
