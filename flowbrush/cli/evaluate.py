@@ -1,19 +1,15 @@
 """`flowbrush evaluate`: what a run paints, measured."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from flowbrush.cli.options import Weights, first_word, parse
 from flowbrush.cli.statistics import latents, reference
 from flowbrush.errors import UserError
-
-if TYPE_CHECKING:
-    from flowbrush.evaluate.asked import Asked
-    from flowbrush.experiment import ExperimentConfig
 
 SUBJECTS: dict[str, Callable[[list[str]], int]] = {"latents": latents, "reference": reference}
 
@@ -49,6 +45,7 @@ def evaluate(arguments: list[str]) -> int:
         return SUBJECTS[run](rest)
     from tqdm import tqdm
 
+    from flowbrush.evaluate.asked import of_run
     from flowbrush.evaluate.features import (
         CLIPFeaturesConfig,
         DINOv2Config,
@@ -59,7 +56,7 @@ def evaluate(arguments: list[str]) -> int:
     from flowbrush.evaluate.measure import comparison
     from flowbrush.evaluate.record import table
     from flowbrush.evaluate.sweep import SHEET_FILE, Measuring, SweepConfig, sweep
-    from flowbrush.evaluate.validation import of_run
+    from flowbrush.evaluate.validation import loss_of_run
     from flowbrush.experiment import load_config
     from flowbrush.flow.sampling import SamplingConfig
     from flowbrush.processes import joined_processes
@@ -88,7 +85,7 @@ def evaluate(arguments: list[str]) -> int:
         "dinov2": chosen.dinov2,
     }
     ways = chosen.sweep.ways(options.weights, chosen.sampling)
-    what = _asked(own, options)
+    what = of_run(own, options.limit, options.kinds)
     with joined_processes(options.device) as processes:
         names = options.features if processes.is_main else ()
         measuring = Measuring(
@@ -96,7 +93,7 @@ def evaluate(arguments: list[str]) -> int:
             comparisons=[comparison(known[name], options.reference) for name in names],
             batch=options.batch,
             seed=options.seed,
-            validation=lambda painter: of_run(painter, options.validation),
+            validation=lambda painter: loss_of_run(painter, options.validation),
         )
 
         def load(weights: str) -> TextToImage:
@@ -113,18 +110,3 @@ def evaluate(arguments: list[str]) -> int:
         print("\n".join(table(way.choices, one)))
     print(folder / SHEET_FILE)
     return 0
-
-
-def _asked(config: "ExperimentConfig", options: EvaluateOptions) -> "Asked":
-    """The captions to paint: of held-out examples, where the run has such."""
-    from flowbrush.data import EmojiConfig
-    from flowbrush.data.split import split
-    from flowbrush.evaluate.asked import asked
-    from flowbrush.experiment import unprepared
-
-    pictures = unprepared(config.source)
-    if isinstance(pictures, EmojiConfig) and options.kinds:
-        pictures = replace(pictures, languages=options.kinds)
-    source = pictures.build(config.size)
-    part = split(source, config.held_out).held_out if config.held_out else source
-    return asked(part, options.limit, options.kinds)

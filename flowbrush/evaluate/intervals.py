@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from flowbrush.randomness import derive
@@ -122,6 +122,19 @@ def interval(
     freedom = variance**2 / sum(s.variance**2 / s.freedom for s in spreads)
     half = student(freedom) * math.sqrt(variance)
     return Interval(max(value - half, within[0]), min(value + half, within[1]))
+
+
+def of_share(right: Bool[Tensor, " n"]) -> tuple[float, float, float]:
+    """The share of True, and the ends of its interval."""
+    value = float(right.double().mean())
+    return value, *interval(value, binomial(value, len(right)), within=(0.0, 1.0))
+
+
+def of_mean(each: Float[Tensor, " n"]) -> tuple[float, float, float]:
+    """The mean, and the ends of its interval."""
+    each, n = each.double(), len(each)
+    left_out = (each.sum() - each) / max(1, n - 1)
+    return float(each.mean()), *interval(float(each.mean()), jackknife(left_out, n))
 
 
 def student(freedom: float) -> float:

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from flowbrush.data.shapes_world import Scene
 from flowbrush.evaluate import metrics, oracle
 from flowbrush.evaluate.asked import Asked
+from flowbrush.evaluate.composition import catalogue, composition
 from flowbrush.evaluate.efficientnet import EfficientNet
 from flowbrush.evaluate.features import FeaturesConfig, PictureFeatures
 from flowbrush.evaluate.inception import Inception
-from flowbrush.evaluate.intervals import Measured, binomial, interval, jackknife
+from flowbrush.evaluate.intervals import Measured, of_mean, of_share
 from flowbrush.evaluate.probe import emoji_probe
 from flowbrush.evaluate.reference import Reference, read_reference
 from flowbrush.evaluate.right_first import ground_errors, is_right_first
@@ -37,10 +38,17 @@ LANGUAGES = {
 
 
 def by_source(what: Asked, painted: Parts) -> list[Measured]:
-    """What the source itself can check: the drawn world reads every picture back; of others the
-    real picture that is nearest may be the asked one."""
+    """What the source itself can check: the drawn world reads every picture back, pairs of concept
+    and attribute are told from all others; else the nearest real picture may be the asked one."""
     if all(isinstance(truth, Scene) for truth in what.truths):
         return _read_back(what, painted)
+    if among := catalogue(what.source):
+        nearest = [pair for part in painted for pair in among.nearest(part)]
+        found = [
+            composition(what.truths, nearest[what.of(kind)], among, _name(kind))
+            for kind in what.kinds
+        ]
+        return [one for of_kind in found for one in of_kind]
     return _right_first(what, painted) if len(what) <= MOST_COMPARED else []
 
 
@@ -65,32 +73,20 @@ def _right_first(what: Asked, painted: Parts) -> list[Measured]:
         errors.append(ground_errors(one[None], real[row : row + 1]))
     found = []
     for kind in what.kinds:
-        share = _share(torch.cat(right[what.of(kind)]))
+        share = of_share(torch.cat(right[what.of(kind)]))
         by = f"the nearest of {len(what):,} real pictures, in pixels, is the asked one"
         name = f"right first, {_name(kind)}"
         found.append(Measured(name, *share, len(what), by, "higher", "none"))
-        ground = torch.cat(errors[what.of(kind)]).double()
+        ground = torch.cat(errors[what.of(kind)])
         if len(ground := ground[ground.isfinite()]):
             by = "of 255, where the real picture is white"
             name = f"white ground error, {_name(kind)}"
-            found.append(Measured(name, *_mean(ground), len(ground), by, "lower", "none"))
+            found.append(Measured(name, *of_mean(ground), len(ground), by, "lower", "none"))
     return found
 
 
 def _name(kind: str) -> str:
     return LANGUAGES.get(kind, kind)
-
-
-def _share(right: Tensor) -> tuple[float, float, float]:
-    """Of rows that are True, with its interval."""
-    value = float(right.double().mean())
-    return value, *interval(value, binomial(value, len(right)), within=(0.0, 1.0))
-
-
-def _mean(each: Float[Tensor, " n"]) -> tuple[float, float, float]:
-    """With its interval."""
-    value, n = float(each.mean()), len(each)
-    return value, *interval(value, jackknife((each.sum() - each) / max(1, n - 1), n))
 
 
 @dataclass(frozen=True)
@@ -140,8 +136,8 @@ def by_features(what: Asked, painted: Parts, by: Comparison, cache: Path) -> lis
         found.append(metrics.clip_score(own, texts, features.name))
     if isinstance(features, EfficientNet):
         probe = emoji_probe(cache, choose_device(), print)
-        each = probe.score_of(own, what.captions).double()
+        each = probe.score_of(own, what.captions)
         found.append(
-            Measured("probe score", *_mean(each), len(each), probe.worth, "higher", "none")
+            Measured("probe score", *of_mean(each), len(each), probe.worth, "higher", "none")
         )
     return found

@@ -17,7 +17,7 @@ from flowbrush.condition import joined
 from flowbrush.data.batches import BatchConfig, batches
 from flowbrush.data.source import Source
 from flowbrush.data.split import split
-from flowbrush.evaluate.intervals import Measured, interval, jackknife
+from flowbrush.evaluate.intervals import Measured, of_mean
 from flowbrush.flow.loss import flow_loss
 from flowbrush.processes import autocast
 from flowbrush.randomness import derive, normal
@@ -41,12 +41,10 @@ class ValidationLoss:
 
     @property
     def measured(self) -> Measured:
-        each = self.losses.mean(dim=1)
-        value, n = float(each.mean()), len(each)
-        ends = interval(value, jackknife((each.sum() - each) / max(1, n - 1), n))
         which = "held-out" if self.held_out else "training"
         by = f"velocity at 8 times, {which} pictures"
-        return Measured("validation loss", value, *ends, n, by, "lower", "none")
+        value = of_mean(self.losses.mean(dim=1))
+        return Measured("validation loss", *value, len(self.losses), by, "lower", "none")
 
 
 @torch.no_grad()
@@ -94,7 +92,7 @@ def validation_loss(
     return ValidationLoss(torch.cat(found)[:pictures], held_out)
 
 
-def of_run(painter: TextToImage, pictures: int) -> ValidationLoss | None:
+def loss_of_run(painter: TextToImage, pictures: int) -> ValidationLoss | None:
     """On the examples that a run holds out, or else on those that it learned from; None for 0."""
     if not pictures:
         return None

@@ -5,7 +5,7 @@ import time
 from flowbrush.data import PreparedConfig
 from flowbrush.data.source import Source
 from flowbrush.errors import UserError
-from flowbrush.evaluate.asked import asked
+from flowbrush.evaluate.asked import of_run
 from flowbrush.evaluate.intervals import Measured
 from flowbrush.evaluate.measure import by_source
 from flowbrush.evaluate.record import Evaluation, evaluation
@@ -26,7 +26,7 @@ class Watched:
             )
         self._config, self._held_out = config.evaluate, held_out is not None
         self._source = source if held_out is None else held_out
-        self._asked = asked(self._source, self._config.painted) if self._config.painted else None
+        self._asked = of_run(config, self._config.painted) if self._config.painted else None
 
     def evaluation(self, painter: TextToImage, seen: int) -> Evaluation:
         """The validation loss, and what the source can check of painted captions."""

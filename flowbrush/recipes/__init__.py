@@ -10,7 +10,7 @@ from flowbrush.experiment import ExperimentConfig
 from flowbrush.recipes.autoencoder import emoji_autoencoder, folder_autoencoder
 from flowbrush.recipes.coyo import coyo, coyo_clip_t5, coyo_t5
 from flowbrush.recipes.dit import sit_b2, sit_l2, sit_s2, sit_xl2
-from flowbrush.recipes.emoji import emoji, emoji_all, emoji_latent
+from flowbrush.recipes.emoji import emoji, emoji_all, emoji_latent, emoji_variants
 from flowbrush.recipes.families import flux_small, mmdit_small, pixart_small
 from flowbrush.recipes.folder import folder
 from flowbrush.recipes.jax_flow import (
@@ -39,6 +39,7 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "emoji": emoji,
     "emoji-all": emoji_all,
     "emoji-latent": emoji_latent,
+    "emoji-variants": emoji_variants,
     "shapes": shapes,
     "mnist": mnist,
     "folder": folder,

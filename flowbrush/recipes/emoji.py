@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from flowbrush.backbones import JiTConfig
-from flowbrush.data import EmojiConfig
+from flowbrush.data import EmojiConfig, EmojiVariantsConfig
 from flowbrush.data.batches import BatchConfig
 from flowbrush.experiment import ExperimentConfig, TrainConfig, WatchConfig
 from flowbrush.flow.denoiser import FlowConfig
@@ -76,6 +76,42 @@ def emoji_latent() -> ExperimentConfig:
         size=64,
         space=LatentConfig(model="runs/emoji-autoencoder/autoencoder", sample=False),
         backbone=replace(SMALL, patch=2, bottleneck=24),
+    )
+
+
+def emoji_variants() -> ExperimentConfig:
+    """64 emoji in their skin tones and genders at 32 px; a fifth of the pairs is never learned.
+
+    Source: as `emoji`; 488 pairs are seen, 126 are not. Cost: 4.6 minutes on one CPU core
+    (AVX512-BF16).
+    Result: the nearest of the 614 real pictures is the right one for 68 % (60 to 77 %) of the
+    unseen pairs in English and 68 % in Japanese, for 100 % of as many seen ones. Unseen pairs have
+    the right concept in 99 and 100 %, skin tone in 70 and 69 %: else it is mostly the next tone,
+    which the concept was seen with (docs/pictures/emoji-variants.png). Their right gender, in 99 %,
+    says little, since the concept was seen with it in another tone. Without tones it is composed
+    in no more than 11 and 14 % of 36 pairs, and the seen gender painted in 75 %
+    (--source.attributes gender --source.concepts 0 --train.pictures 32000).
+    """
+    small = emoji()
+    prompts = (  # unseen pairs
+        "thumbs up, medium skin tone",
+        "サムズアップ、中間の肌色",
+        "open hands",
+        "両手のひら",
+        "handshake, dark skin tone",
+        "握手、濃い肌色",
+        "woman astronaut, medium skin tone",
+        "女性宇宙飛行士、中間の肌色",
+        "man scientist, light skin tone",
+        "男性科学者、薄い肌色",
+        "mermaid, medium-dark skin tone",
+        "マーメイド、やや濃い肌色",
+    )
+    return replace(
+        small,
+        name="emoji-variants",
+        source=EmojiVariantsConfig(concepts=64),
+        watch=replace(small.watch, prompts=prompts),
     )
 
 

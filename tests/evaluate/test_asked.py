@@ -7,7 +7,8 @@ from drawn import SOURCE
 
 from flowbrush.data.source import Example, UnreadablePicture
 from flowbrush.errors import UserError
-from flowbrush.evaluate.asked import asked, sheet, spread
+from flowbrush.evaluate.asked import asked, sheet
+from flowbrush.evaluate.spread import spread
 
 
 class Half:

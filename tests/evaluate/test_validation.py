@@ -93,10 +93,10 @@ def test_the_network_trains_on_as_it_did(config):
 
 def test_a_run_is_measured_on_what_it_holds_out(config):
     model = painter(replace(config, held_out=0.3))
-    found = validation.of_run(model, 16)
+    found = validation.loss_of_run(model, 16)
     assert found is not None
     assert found.held_out
-    assert validation.of_run(model, 0) is None
+    assert validation.loss_of_run(model, 0) is None
 
 
 def test_times_lie_evenly():
