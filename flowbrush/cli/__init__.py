@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import Sequence
 
+from flowbrush.cli.compare import compare
 from flowbrush.cli.evaluate import evaluate
 from flowbrush.cli.prepare import prepare
 from flowbrush.cli.recipes import recipes
@@ -17,6 +18,7 @@ VERBS = {
     "prepare": prepare,
     "sample": sample,
     "evaluate": evaluate,
+    "compare": compare,
     "recipes": recipes,
     "import": import_weights,
     "export": export,
@@ -31,6 +33,8 @@ flowbrush: train text-to-image models from scratch, and paint with them.
   flowbrush train runs/emoji                 go on with a run, exactly where it stopped
   flowbrush sample runs/emoji "a fox" バナナ   paint prompts
   flowbrush evaluate runs/emoji              measure a run
+  flowbrush evaluate report runs/emoji       a run as one page, runs/emoji/report.html
+  flowbrush compare runs/a runs/b            runs side by side, compare.html
   flowbrush import jit FILE --to runs/jit    make a run of published weights
   flowbrush export runs/jit --to diffusers DIR   make a folder that diffusers loads
 

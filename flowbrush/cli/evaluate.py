@@ -8,10 +8,15 @@ from typing import Annotated, Literal
 import tyro
 
 from flowbrush.cli.options import Weights, first_word, parse
+from flowbrush.cli.report import report
 from flowbrush.cli.statistics import latents, reference
 from flowbrush.errors import UserError
 
-SUBJECTS: dict[str, Callable[[list[str]], int]] = {"latents": latents, "reference": reference}
+SUBJECTS: dict[str, Callable[[list[str]], int]] = {
+    "latents": latents,
+    "reference": reference,
+    "report": report,
+}
 
 
 @dataclass(frozen=True)

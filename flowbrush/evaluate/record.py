@@ -53,20 +53,23 @@ def versions() -> dict[str, str]:
 
 
 def record(run: Path, one: Evaluation) -> None:
-    """Add a line; nan, which JSON has not, becomes null."""
-    with (run / RECORD_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(without_nan(asdict(one)), ensure_ascii=False) + "\n")
+    """Add a line; nan, which JSON has not, becomes null. What a crash cut short is left behind."""
+    path = run / RECORD_FILE
+    whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        line = json.dumps(without_nan(asdict(one)), ensure_ascii=False)
+        file.write(("" if whole else "\n") + line + "\n")
 
 
 def recorded(run: Path) -> list[Evaluation]:
     """Every whole line, in order; none where nothing was measured."""
     path = run / RECORD_FILE
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
     found = []
     for line in lines:
         try:
             found.append(_read(json.loads(line)))
-        except ValueError:
+        except (ValueError, KeyError, TypeError):
             continue  # cut short by a crash
     return found
 

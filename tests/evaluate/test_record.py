@@ -47,6 +47,15 @@ def test_a_line_that_a_crash_cut_short_is_left_out(tmp_path):
     text = (tmp_path / RECORD_FILE).read_text()
     (tmp_path / RECORD_FILE).write_text(text + text[: len(text) // 2])
     assert len(recorded(tmp_path)) == 1
+    record(tmp_path, one(1280))
+    assert [found.pictures for found in recorded(tmp_path)] == [640, 1280]
+
+
+def test_a_line_that_is_no_evaluation_is_left_out(tmp_path):
+    record(tmp_path, one())
+    with (tmp_path / RECORD_FILE).open("ab") as file:
+        file.write(b'{}\nnull\n{"measured": [{}]}\n\xff\xfe\n')
+    assert len(recorded(tmp_path)) == 1
 
 
 def test_nothing_measured_is_no_line(tmp_path):
