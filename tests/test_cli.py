@@ -67,7 +67,18 @@ def test_latents_are_measured_as_options_to_train_with(
         _, means, scales = (part.split() for part in line.split("--space."))
         assert len(means) == len(scales) == 1 + numbers
     assert "in pixels" in refused(capsys, "evaluate", "latents", "emoji")
-    assert "an autoencoder's" in refused(capsys, "evaluate", "latents", "emoji-autoencoder")
+    for verb in (["evaluate", "latents"], ["evaluate", "reference"], ["prepare"]):
+        assert "name one that paints" in refused(capsys, *verb, "emoji-autoencoder")
+
+
+def test_a_tiny_recipe_is_prepared_and_trained_from_its_shards(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small = ["--tiny", "--source.scenes", "40", "--batch.size", "8"]
+    assert main(["prepare", "coyo", *small, "--to", "shards"]) == 0
+    assert "train with: flowbrush train coyo --tiny --prepared shards" in capsys.readouterr().out
+    train = ["train", "coyo", "--tiny", "--prepared", "shards", "--run", "run"]
+    assert main([*train, "--train.pictures", "16"]) == 0
 
 
 def test_several_pictures_of_a_prompt_are_written_one_by_one(run: str) -> None:

@@ -3,13 +3,19 @@
 import contextlib
 import io
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import tyro
 
 from flowbrush.errors import UserError
 
+if TYPE_CHECKING:
+    from flowbrush.experiment import ExperimentConfig
+
 Options = TypeVar("Options")
+TINY_MODELS = Path("runs") / "tiny-models"
+TINY = "every part small, its weights random, a drawn world: the recipe's whole way in a minute"
+Tiny = Annotated[bool, tyro.conf.arg(help=TINY)]
 WEIGHTS = """ema (the first average), one of them by name such as ema_0.998, power_X of any relative
 length X where the run keeps two such, or model"""
 Weights = Annotated[str, tyro.conf.arg(help=WEIGHTS)]
@@ -22,6 +28,24 @@ def first_word(arguments: list[str], usage: str, what: str) -> tuple[str, list[s
     if not arguments or arguments[0].startswith("-"):
         raise UserError(f"{usage.split()[0]}: {what} is missing; usage: flowbrush {usage}")
     return arguments[0], arguments[1:]
+
+
+def experiment(target: str, otherwise: str, small: bool, verb: str) -> "ExperimentConfig":
+    """The config of a run or a recipe that paints; of `otherwise`, a recipe, where help is asked.
+
+    small: every part of it tiny. Raises UserError where there is no such thing, or it is an
+    autoencoder's.
+    """
+    from flowbrush.experiment import ExperimentConfig, is_run, load_config
+    from flowbrush.recipes import recipe
+    from flowbrush.recipes.tiny import tiny
+
+    if target and is_run(Path(target)):
+        return load_config(Path(target))
+    found = recipe(target or otherwise)
+    if not isinstance(found, ExperimentConfig):
+        raise UserError(f"{verb}: {target} is an autoencoder's recipe; name one that paints")
+    return tiny(found, TINY_MODELS) if small else found
 
 
 def parse(kind: type[Options], default: Options, arguments: list[str], program: str) -> Options:

@@ -1,30 +1,26 @@
 """`flowbrush prepare`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from flowbrush.cli.options import first_word, parse
-from flowbrush.errors import UserError
+from flowbrush.cli.options import Tiny, experiment, first_word, parse
 
 
 def prepare(arguments: list[str]) -> int:
     target, rest = first_word(arguments, "prepare RECIPE|RUN --to DIR [options]", "a recipe's name")
-    from flowbrush.experiment import ExperimentConfig, is_run, load_config
+    from flowbrush.experiment import ExperimentConfig
     from flowbrush.prepare.prepare import PrepareConfig
     from flowbrush.prepare.prepare import prepare as prepare_all
-    from flowbrush.recipes import recipe
 
-    begun = load_config(Path(target)) if is_run(Path(target)) else recipe(target or "emoji")
-    if not isinstance(begun, ExperimentConfig):
-        raise UserError(f"prepare: {target} learns from pictures, and needs no preparing")
+    begun = experiment(target, "emoji", "--tiny" in rest, "prepare")
 
     @dataclass(frozen=True)
     class Prepare:
         options: Annotated[PrepareConfig, tyro.conf.arg(name="")]
         config: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
+        tiny: Tiny = False
 
     program = f"flowbrush prepare {target or 'RECIPE'}"
     chosen = parse(Prepare, Prepare(PrepareConfig(), begun), rest, program)
@@ -37,5 +33,6 @@ def prepare(arguments: list[str]) -> int:
     if made.complete:
         broken = f"; {made.broken:,} broken ones are listed in its records" if made.broken else ""
         print(f"{to}: complete, {sum(made.samples):,} pictures in {made.shards:,} shards{broken}")
-        print(f"train with: flowbrush train {target} --prepared {to}")
+        small = " --tiny" if chosen.tiny else ""
+        print(f"train with: flowbrush train {target}{small} --prepared {to}")
     return 0

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from flowbrush.cli.options import first_word, parse
+from flowbrush.cli.options import experiment, first_word, parse
 from flowbrush.errors import UserError
 
 
@@ -25,21 +25,18 @@ def latents(arguments: list[str]) -> int:
     usage = "evaluate latents RECIPE|RUN [options]"
     target, rest = first_word(arguments, usage, "a recipe's name or a run's folder")
     from flowbrush.evaluate.reconstruction import mean_psnr, readable
-    from flowbrush.experiment import ExperimentConfig, is_run, load_config, unprepared
+    from flowbrush.experiment import ExperimentConfig, unprepared
     from flowbrush.processes import choose_device
-    from flowbrush.recipes import recipe
     from flowbrush.spaces import LatentConfig
     from flowbrush.spaces.statistics import latent_statistics
 
-    begun = load_config(Path(target)) if is_run(Path(target)) else recipe(target or "emoji-latent")
+    begun = experiment(target, "emoji-latent", False, "evaluate latents")
 
     @dataclass(frozen=True)
     class Latents:
         options: Annotated[LatentsOptions, tyro.conf.arg(name="")]
         config: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
 
-    if not isinstance(begun, ExperimentConfig):
-        raise UserError(f"evaluate latents: {target} is an autoencoder's; it measures its own")
     chosen = parse(Latents, Latents(LatentsOptions(), begun), rest, f"flowbrush {usage}")
     config, most = chosen.config, chosen.options.pictures
     if not isinstance(config.space, LatentConfig):
@@ -72,11 +69,10 @@ def reference(arguments: list[str]) -> int:
     target, rest = first_word(arguments, usage, "a recipe's name or a run's folder")
     from flowbrush.evaluate.features import EfficientNetConfig, FeaturesConfig
     from flowbrush.evaluate.reference import make_reference
-    from flowbrush.experiment import ExperimentConfig, is_run, load_config, unprepared
+    from flowbrush.experiment import ExperimentConfig, unprepared
     from flowbrush.processes import choose_device
-    from flowbrush.recipes import recipe
 
-    begun = load_config(Path(target)) if is_run(Path(target)) else recipe(target or "emoji")
+    begun = experiment(target, "emoji", False, "evaluate reference")
 
     @dataclass(frozen=True)
     class Referring:
@@ -84,8 +80,6 @@ def reference(arguments: list[str]) -> int:
         config: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
         features: FeaturesConfig = EfficientNetConfig()
 
-    if not isinstance(begun, ExperimentConfig):
-        raise UserError(f"evaluate reference: {target} is an autoencoder's; name a recipe")
     given = Referring(ReferenceOptions(), begun)
     chosen = parse(Referring, given, rest, f"flowbrush {usage}")
     options, config = (

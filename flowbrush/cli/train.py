@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from flowbrush.cli.options import first_word, parse
+from flowbrush.cli.options import TINY_MODELS, Tiny, first_word, parse
 from flowbrush.errors import UserError
 
 
@@ -16,8 +16,7 @@ class TrainOptions:
 
     run: Path | None = None
     """folder of the run; runs/NAME if left out"""
-    tiny: bool = False
-    """every part small, its weights random, a drawn world: the recipe's whole way in a minute"""
+    tiny: Tiny = False
     prepared: Path | None = None
     """folder that `flowbrush prepare` has filled, to train from instead of the recipe's source"""
     device: str = "auto"
@@ -40,7 +39,7 @@ def train(arguments: list[str]) -> int:
     going_on = is_run(Path(target))
     begun = load_experiment(Path(target)) if going_on else recipe(target)
     if "--tiny" in rest and isinstance(begun, ExperimentConfig) and not going_on:
-        begun = tiny(begun, Path("runs") / "tiny-models")
+        begun = tiny(begun, TINY_MODELS)
 
     @dataclass(frozen=True)
     class Train:

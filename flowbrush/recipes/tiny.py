@@ -24,6 +24,7 @@ from flowbrush.text import CLIPConfig, LabelsConfig, LLMConfig, T5Config
 from flowbrush.text.tiny import tiny_clip, tiny_llm, tiny_t5
 
 SIZE, BATCH, STEPS = 32, 8, 20
+WORLD = ShapesWorldConfig(scenes=1_000)
 
 
 def tiny(config: ExperimentConfig, models: Path) -> ExperimentConfig:
@@ -39,7 +40,7 @@ def tiny(config: ExperimentConfig, models: Path) -> ExperimentConfig:
         config,
         name=f"{config.name}-tiny",
         size=SIZE,
-        source=EmojiConfig(concepts=8, languages=("en",)) if labels else ShapesWorldConfig(),
+        source=EmojiConfig(concepts=8, languages=("en",)) if labels else WORLD,
         batch=replace(config.batch, size=BATCH, workers=0),
         space=space,
         text=_text(config.text, models),
