@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowbrush.errors import UserError
 
@@ -111,6 +111,19 @@ def load(checkpoint: Path, name: str, device: torch.device | str = "cpu") -> dic
     raise UserError(
         f"{checkpoint}: no state '{name}' in it; there are {', '.join(sorted(names(checkpoint)))}"
     )
+
+
+def check_fits(weights: Mapping[str, Tensor], network: nn.Module, told: str) -> None:
+    """Raises UserError, which begins with `told`, where a name or a shape is not the network's."""
+    own = network.state_dict()
+    for name in sorted(weights.keys() | own.keys()):
+        there, here = (part[name].shape if name in part else None for part in (weights, own))
+        if there != here:
+            raise UserError(f"{told}: {name} is {_said(there)} there and {_said(here)} here")
+
+
+def _said(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else str(tuple(shape))
 
 
 def names(checkpoint: Path) -> set[str]:

@@ -26,6 +26,8 @@ from flowbrush.spaces import Space
 from flowbrush.text import TextEncoder
 from flowbrush.text.null import check_null
 
+OTHERS = "its autoencoder or text model is not the one that it began with"
+
 
 class TextToImage:
     """Prompts and seeds to pictures. `TextToImage.load(run).generate(["a fox"])`."""
@@ -81,6 +83,7 @@ class TextToImage:
             state = averages.load(Path(run), found, weights, config, chosen, say)
         else:
             state = checkpoint.load(found, weights, chosen)
+        checkpoint.check_fits(state, denoiser.backbone, f"{run}: {OTHERS}")
         denoiser.backbone.load_state_dict(state)
         return cls(config, denoiser, encoder, space, chosen, frozen, weights, int(found.name))
 

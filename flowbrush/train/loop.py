@@ -25,7 +25,7 @@ from flowbrush.flow.loss import flow_loss
 from flowbrush.processes import Processes, autocast, choose_dtype
 from flowbrush.randomness import derive, normal, uniform
 from flowbrush.text.null import record_null
-from flowbrush.text_to_image import TextToImage
+from flowbrush.text_to_image import OTHERS, TextToImage
 from flowbrush.train.ema import EMA, exponential, power
 from flowbrush.train.interruption import Interruption
 from flowbrush.train.journal import Journal, is_time
@@ -84,9 +84,9 @@ def train(
         if checkpoint.exists(folder):
             found = checkpoint.newest(folder, print)
             seen = checkpoint.load(found, "progress")["pictures"]
-            for name in learned.keys() & checkpoint.names(
-                found
-            ):  # an imported run has no optimizer
+            weights = checkpoint.load(found, "model", device)
+            checkpoint.check_fits(weights, network, f"{run}: {OTHERS}")
+            for name in learned.keys() & checkpoint.names(found):  # imported: no optimizer
                 learned[name].load_state_dict(checkpoint.load(found, name, device))
         if seen >= settings.pictures:
             print(f"{run}: already trained on {seen:,} pictures")

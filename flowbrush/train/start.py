@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from flowbrush import checkpoint
 from flowbrush.backbones.dit import DiT
 from flowbrush.backbones.pixart import PixArt
-from flowbrush.errors import UserError
 from flowbrush.interchange.reparameterised import start_pixart
 from flowbrush.text_to_image import TextToImage
 
@@ -24,16 +23,6 @@ def start_from(run: Path, backbone: nn.Module) -> None:
     if isinstance(backbone, PixArt) and isinstance(there, DiT):
         start_pixart(backbone, there.to(device))
         return
-    found, wanted = there.state_dict(), backbone.state_dict()
-    for name in sorted(found.keys() | wanted.keys()):
-        one, other = (part[name].shape if name in part else None for part in (found, wanted))
-        if one != other:
-            raise UserError(
-                f"train.start: {run} is of another network: {name} is {_said(one)} there and "
-                f"{_said(other)} here"
-            )
+    found = there.state_dict()
+    checkpoint.check_fits(found, backbone, f"train.start: {run} is of another network")
     backbone.load_state_dict(found)
-
-
-def _said(shape: torch.Size | None) -> str:
-    return "missing" if shape is None else str(tuple(shape))

@@ -13,6 +13,8 @@ from flowbrush import checkpoint
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig, TrainConfig
 from flowbrush.processes import Processes
+from flowbrush.spaces import LatentConfig
+from flowbrush.spaces.tiny import tiny_autoencoder
 from flowbrush.text import CLIPConfig, FluxTextConfig, LLMConfig, T5Config, TextConfig
 from flowbrush.text.cached import CachedEncoder
 from flowbrush.text.tiny import tiny_clip, tiny_llm, tiny_t5
@@ -208,3 +210,25 @@ def test_a_run_goes_on_and_paints_only_with_the_text_model_that_it_began_with(
         train(longer, run, CPU, ("train.pictures",))
     tiny_llm(place, place, width=64)
     assert train(longer, run, CPU, ("train.pictures",)) == 0
+
+
+def test_a_run_goes_on_and_paints_only_with_the_autoencoder_that_it_began_with(
+    tmp_path: Path,
+) -> None:
+    run, place = tmp_path / "run", tmp_path / "vae"
+    tiny_autoencoder(place, factor=4)
+    own = experiment(LLMConfig())
+    config = replace(
+        own,
+        text=tiny().text,
+        space=LatentConfig(model=str(place)),
+        backbone=replace(own.backbone, patch=2),
+    )
+    train(config, run, CPU)
+    longer = replace(config, train=replace(config.train, pictures=2 * STEPS * 8))
+    tiny_autoencoder(place, factor=4, channels=8)
+    with pytest.raises(UserError, match="its autoencoder or text model is not the one") as refused:
+        TextToImage.load(run)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match="its autoencoder or text model is not the one"):
+        train(longer, run, CPU, ("train.pictures",))
