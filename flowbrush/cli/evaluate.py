@@ -1,7 +1,7 @@
 """`flowbrush evaluate`: what a run paints, measured."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,13 +51,7 @@ def evaluate(arguments: list[str]) -> int:
     from tqdm import tqdm
 
     from flowbrush.evaluate.asked import of_run
-    from flowbrush.evaluate.features import (
-        CLIPFeaturesConfig,
-        DINOv2Config,
-        EfficientNetConfig,
-        FeaturesConfig,
-        InceptionConfig,
-    )
+    from flowbrush.evaluate.features import FeaturesModels
     from flowbrush.evaluate.measure import comparison
     from flowbrush.evaluate.record import table
     from flowbrush.evaluate.sweep import SHEET_FILE, Measuring, SweepConfig, sweep
@@ -71,10 +65,8 @@ def evaluate(arguments: list[str]) -> int:
     class Evaluate:
         options: Annotated[EvaluateOptions, tyro.conf.arg(name="")]
         sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")]
-        sweep: SweepConfig = field(default_factory=SweepConfig)
-        inception: InceptionConfig = field(default_factory=InceptionConfig)
-        clip: CLIPFeaturesConfig = field(default_factory=CLIPFeaturesConfig)
-        dinov2: DINOv2Config = field(default_factory=DINOv2Config)
+        sweep: SweepConfig = SweepConfig()
+        models: Annotated[FeaturesModels, tyro.conf.arg(name="")] = FeaturesModels()
 
     own = load_config(Path(run)) if run else None
     given = Evaluate(EvaluateOptions(), own.sampling if own else SamplingConfig())
@@ -83,19 +75,16 @@ def evaluate(arguments: list[str]) -> int:
     options, folder = chosen.options, Path(run)
     if options.batch < 1 or min(options.limit, options.validation) < 0:
         raise UserError("evaluate: batch must be 1 or more, limit and validation 0 or more")
-    known: dict[str, FeaturesConfig] = {
-        "efficientnet": EfficientNetConfig(),
-        "inception": chosen.inception,
-        "clip": chosen.clip,
-        "dinov2": chosen.dinov2,
-    }
     ways = chosen.sweep.ways(options.weights, chosen.sampling)
     what = of_run(own, options.limit, options.kinds)
     with joined_processes(options.device) as processes:
         names = options.features if processes.is_main else ()
+        by = [comparison(chosen.models.named(name), options.reference) for name in names]
         measuring = Measuring(
             what=what,
-            comparisons=[comparison(known[name], options.reference) for name in names],
+            comparisons=[
+                comparison(chosen.models.named(name), options.reference) for name in names
+            ],
             batch=options.batch,
             seed=options.seed,
             validation=lambda painter: loss_of_run(painter, options.validation),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -57,6 +57,8 @@ class ReferenceOptions:
 
     to: Path = Path("reference.npz")
     """the file: --reference of flowbrush evaluate RUN"""
+    features: Literal["efficientnet", "inception", "clip", "dinov2"] = "efficientnet"
+    """inception for FID, dinov2 for FD-DINOv2, clip for CMMD"""
     limit: int = 0
     """pictures, evenly over the source; 0 = all"""
     device: str = "auto"
@@ -67,7 +69,7 @@ def reference(arguments: list[str]) -> int:
     """Statistics of real pictures for FID and its like, made once and named in the file."""
     usage = "evaluate reference RECIPE|RUN [options]"
     target, rest = first_word(arguments, usage, "a recipe's name or a run's folder")
-    from flowbrush.evaluate.features import EfficientNetConfig, FeaturesConfig
+    from flowbrush.evaluate.features import FeaturesModels
     from flowbrush.evaluate.reference import make_reference
     from flowbrush.experiment import ExperimentConfig, unprepared
     from flowbrush.processes import choose_device
@@ -78,7 +80,7 @@ def reference(arguments: list[str]) -> int:
     class Referring:
         options: Annotated[ReferenceOptions, tyro.conf.arg(name="")]
         config: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
-        features: FeaturesConfig = EfficientNetConfig()
+        models: Annotated[FeaturesModels, tyro.conf.arg(name="")] = FeaturesModels()
 
     given = Referring(ReferenceOptions(), begun)
     chosen = parse(Referring, given, rest, f"flowbrush {usage}")
@@ -90,7 +92,7 @@ def reference(arguments: list[str]) -> int:
         raise UserError(f"--to {options.to}: end it in .npz")
     pictures = unprepared(config.source)
     source = pictures.build(config.size)
-    features = chosen.features.build(choose_device(options.device))
+    features = chosen.models.named(options.features).build(choose_device(options.device))
     described = f"{target}: {pictures}, {config.size} px"
     made = make_reference(source, features, options.limit, print, described)
     made.save(options.to)

@@ -1,6 +1,7 @@
 """What a picture is to a metric: a vector that a frozen network makes of it."""
 
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -9,7 +10,20 @@ from flowbrush.evaluate.efficientnet import EfficientNetConfig
 from flowbrush.evaluate.inception import InceptionConfig
 from flowbrush.evaluate.vision_transformers import CLIPFeaturesConfig, DINOv2Config
 
+FeaturesName = Literal["efficientnet", "inception", "clip", "dinov2"]
 FeaturesConfig = EfficientNetConfig | InceptionConfig | CLIPFeaturesConfig | DINOv2Config
+
+
+@dataclass(frozen=True)
+class FeaturesModels:
+    """Where the networks are that no package brings."""
+
+    inception: InceptionConfig = InceptionConfig()
+    clip: CLIPFeaturesConfig = CLIPFeaturesConfig()
+    dinov2: DINOv2Config = DINOv2Config()
+
+    def named(self, name: FeaturesName) -> FeaturesConfig:
+        return EfficientNetConfig() if name == "efficientnet" else getattr(self, name)
 
 
 @runtime_checkable

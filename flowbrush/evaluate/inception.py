@@ -46,7 +46,7 @@ class InceptionConfig:
             return Inception.of_weights(_fetched(), self.resize, device)
         path = Path(self.weights).expanduser()
         if not path.is_file():
-            raise UserError(f"features.weights: there is no file {path}; see {ADDRESS}")
+            raise UserError(f"inception.weights: there is no file {path}; see {ADDRESS}")
         if _is_torchscript(path):
             if self.resize == "clean":
                 raise UserError(
@@ -58,7 +58,7 @@ class InceptionConfig:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # of any kind: a broken file's is up to its reader
             reason = str(error).partition("\n")[0] or type(error).__name__
-            raise UserError(f"features.weights: {path} cannot be read ({reason})") from None
+            raise UserError(f"inception.weights: {path} cannot be read ({reason})") from None
         return Inception.of_weights(state, self.resize, device)
 
 
@@ -79,7 +79,7 @@ class Inception:
         """state: a state dict, or whatever a file held. Raises UserError for another network's."""
         network: Any = InceptionNetwork()
         if wrong := _misfit(network, state):
-            raise UserError(f"features.weights: not FID's Inception ({wrong}); see {ADDRESS}")
+            raise UserError(f"inception.weights: not FID's Inception ({wrong}); see {ADDRESS}")
         network.load_state_dict(state, strict=False)  # num_batches_tracked may be missing
         network.to(memory_format=torch.channels_last)  # a third faster on the CPU
         network = network.to(device).eval().requires_grad_(False)
@@ -101,9 +101,9 @@ class Inception:
                 fits = script(blank, return_features=True).shape == (1, WIDTH)
         except (RuntimeError, ValueError) as error:
             reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
-            raise UserError(f"features.weights: {path} cannot be used ({reason})") from None
+            raise UserError(f"inception.weights: {path} cannot be used ({reason})") from None
         if not fits or len(heads) != 1:
-            raise UserError(f"features.weights: {path} is not FID's Inception; see {ADDRESS}")
+            raise UserError(f"inception.weights: {path} is not FID's Inception; see {ADDRESS}")
         return cls(lambda x: script(x, return_features=True), heads[0], "legacy", device)
 
     def __call__(self, pictures: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b d"]:
@@ -291,6 +291,6 @@ def _fetched() -> dict[str, Tensor]:
         )
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"features.weights: the Inception network cannot be fetched ({error}); download "
+            f"inception.weights: the Inception network cannot be fetched ({error}); download "
             f"{ADDRESS} elsewhere and give the file"
         ) from None

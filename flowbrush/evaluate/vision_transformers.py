@@ -43,7 +43,7 @@ class CLIPFeaturesConfig:
 
         Raises UserError where the model cannot be had.
         """
-        with _naming_the_field():
+        with _naming("clip.model"):
             return CLIPConfig(model=self.model, projected=True).build(device)
 
 
@@ -119,7 +119,7 @@ def fitted_positions(known: Float[Tensor, "1 n d"], side: int) -> Float[Tensor, 
 
 def _loaded(place: str, cls: str, device: torch.device) -> Any:
     wanted = "dinov2" if cls == "Dinov2Model" else "clip"
-    with _naming_the_field():
+    with _naming(f"{wanted}.model"):
         transformers = import_transformers()
         if (kind := model_type(place)).removesuffix("_vision_model") != wanted:
             raise UserError(f"text: {place} is a {kind}, not a {wanted}")
@@ -127,12 +127,12 @@ def _loaded(place: str, cls: str, device: torch.device) -> Any:
 
 
 @contextmanager
-def _naming_the_field() -> Iterator[None]:
-    """The readers of text encoders name their own field in what they raise."""
+def _naming(field: str) -> Iterator[None]:
+    """The readers of text encoders name their own field in what they raise; here it is another."""
     try:
         yield
     except UserError as error:
-        raise UserError(str(error).replace("text:", "features.model:", 1)) from None
+        raise UserError(str(error).replace("text:", f"{field}:", 1)) from None
 
 
 def _mark(weights: Float[Tensor, "..."]) -> str:
