@@ -82,9 +82,7 @@ def evaluate(arguments: list[str]) -> int:
         by = [comparison(chosen.models.named(name), options.reference) for name in names]
         measuring = Measuring(
             what=what,
-            comparisons=[
-                comparison(chosen.models.named(name), options.reference) for name in names
-            ],
+            comparisons=by,
             batch=options.batch,
             seed=options.seed,
             validation=lambda painter: loss_of_run(painter, options.validation),

@@ -274,10 +274,10 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 def test_a_missing_or_broken_file_of_weights_is_told_in_one_line(tmp_path):
     path = tmp_path / "weights.pth"
-    with pytest.raises(UserError, match=r"^features\.weights: there is no file .*; see https\S+$"):
+    with pytest.raises(UserError, match=r"^inception\.weights: there is no file .*; see https\S+$"):
         InceptionConfig(weights=str(path)).build(CPU)
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(UserError, match=r"^features\.weights: \S+ cannot be read \(.*\)$"):
+    with pytest.raises(UserError, match=r"^inception\.weights: \S+ cannot be read \(.*\)$"):
         InceptionConfig(weights=str(path)).build(CPU)
 
 
@@ -388,7 +388,9 @@ def test_positions_are_nearly_those_of_transformers():
 def test_a_model_of_another_kind_is_refused(config, tmp_path):
     other = tiny_dinov2() if config is CLIPFeaturesConfig else tiny_clip_vision()
     other.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"^features\.model: \S+ is a \w+, not a (clip|dinov2)$"):
+    with pytest.raises(
+        UserError, match=r"^(clip|dinov2)\.model: \S+ is a \w+, not a (clip|dinov2)$"
+    ):
         config(model=str(tmp_path)).build(CPU)
 
 
