@@ -24,6 +24,7 @@ class Evaluation:
     weights: str
     sampling: dict[str, Any]
     measured: tuple[Measured, ...]
+    painted: int = 0  # pictures
     validation: tuple[float, ...] = ()  # loss at each of validation.TIMES
     seconds: Mapping[str, float] = field(default_factory=dict)  # by what was done
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -83,8 +84,11 @@ def table(choices: Mapping[str, Any], one: Evaluation) -> list[str]:
     for figure in measured:
         lines.append(f"  {figure.name:{width}}  {figure.line.removeprefix(figure.name).strip()}")
     lines += [f"  {caution}" for caution in cautions(measured)]
-    spent = ", ".join(f"{what} {seconds:.0f} s" for what, seconds in one.seconds.items())
-    return [*lines, f"  {spent}"] if spent else lines
+    if one.painted and one.seconds:
+        each = {what: 1000 * seconds / one.painted for what, seconds in one.seconds.items()}
+        spent = ", ".join(f"{what} {seconds:.0f} s" for what, seconds in each.items())
+        lines.append(f"  a thousand pictures: {spent}")
+    return lines
 
 
 def _read(line: dict[str, Any]) -> Evaluation:

@@ -87,9 +87,11 @@ def evaluate_once(
         return None
     began = time.perf_counter()
     measured = by_source(what, painted)
+    seconds["checking"] = time.perf_counter() - began
     for by in measuring.comparisons:
+        began = time.perf_counter()
         measured += by_features(what, painted, by, run)
-    seconds["measuring"] = time.perf_counter() - began
+        seconds[by.features.name] = time.perf_counter() - began
     loss = measuring.validation(painter)
     found = evaluation(
         painter.seen,
@@ -97,6 +99,7 @@ def evaluate_once(
         sampling,
         [*measured, *([loss.measured] if loss else [])],
         validation=tuple(loss.by_time) if loss else (),
+        painted=len(painted),
         seconds=seconds,
     )
     record(run, found)

@@ -21,7 +21,7 @@ FID = Measured("FID", 3.5, math.nan, math.nan, 1000, "Inception 2015", "lower", 
 def one(seen: int = 640) -> Evaluation:
     return evaluation(
         seen, "ema_0.9", SamplingConfig(), [FID, KID], validation=(0.5, 0.25),
-        seconds={"painting": 3.2},
+        painted=100, seconds={"painting": 3.2},
     )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def test_the_table_puts_what_is_biased_last_and_says_so():
     assert lines[1].split()[:2] == ["KID", "0.0123"]
     assert lines[2].split()[:2] == ["FID", "3.5000,"]
     assert "biased upwards" in lines[3]
-    assert lines[4] == "  painting 3 s"
+    assert lines[4] == "  a thousand pictures: painting 32 s"
 
 
 def test_versions_name_the_software():
