@@ -4,6 +4,7 @@ A KL autoencoder (Kingma & Welling 2013) with the layers of Rombach et al. 2022,
 format: what is learned here is what LatentConfig reads.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,13 @@ from flowbrush.experiment import (
     is_run,
     load_config,
 )
+from flowbrush.perceptual import SMALLEST, PerceptualDistance, efficientnet_lite0
 from flowbrush.spaces.autoencoders import import_diffusers
 
 AUTOENCODER_FOLDER = "autoencoder"  # of a run: the averaged weights, in diffusers' format
+
+# Of each pair of pictures, at -1..1: what was decoded, and the real one.
+Distance = Callable[[Float[Tensor, "b 3 H W"], Float[Tensor, "b 3 H W"]], Float[Tensor, " b"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +74,27 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderLossConfig:
-    """The weight of each term. All are means over a picture's numbers, at -1..1."""
+    """The weight of each term. All but perceptual are means over a picture's numbers, at -1..1."""
 
     l1: float = 1.0
     mse: float = 0.0
     edges: float = 0.0  # l1 between the differences of neighbouring pixels
     kl: float = 0.01  # divergence of the posterior from a standard normal, in nats
+    perceptual: float = 0.0  # distance of EfficientNet-Lite0's maps; 0 loads no network
 
     def __post_init__(self) -> None:
-        if min(self.l1, self.mse, self.edges, self.kl) < 0 or not self.l1 + self.mse > 0:
+        lowest = min(self.l1, self.mse, self.edges, self.kl, self.perceptual)
+        if lowest < 0 or not self.l1 + self.mse > 0:
             raise UserError("loss: no weight may be below 0, and l1 or mse must be above it")
+
+    def build_distance(self, device: torch.device) -> Distance | None:
+        """What the perceptual term needs, if it has a weight.
+
+        Raises UserError where the packages are missing.
+        """
+        if not self.perceptual:
+            return None
+        return PerceptualDistance(efficientnet_lite0("loss.perceptual"), device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +119,11 @@ class AutoencoderExperiment:
             raise UserError(
                 f"size: {self.size} pixels; this autoencoder wants a multiple of "
                 f"{self.autoencoder.factor}"
+            )
+        if self.loss.perceptual and self.size < SMALLEST:
+            raise UserError(
+                f"loss.perceptual: its network wants pictures of {SMALLEST} pixels or more, not "
+                f"{self.size}; give 0"
             )
         if isinstance(self.source, PreparedConfig):
             raise UserError("source: prepared for a network; an autoencoder learns from pictures")
@@ -140,15 +161,23 @@ def autoencoder_loss(
     decoded: Float[Tensor, "b 3 H W"],
     mean: Float[Tensor, "b c h w"],
     log_variance: Float[Tensor, "b c h w"],
+    distance: Distance | None = None,
 ) -> Float[Tensor, " b"]:
-    """The weighted terms together, for each picture; mean and log_variance are the posterior's."""
+    """The weighted terms together, for each picture; mean and log_variance are the posterior's.
+
+    distance: of config.build_distance.
+    """
     error = decoded - pictures
     across, down = error.diff(dim=3), error.diff(dim=2)
     kl = (mean.square() + log_variance.exp() - 1 - log_variance) / 2
-    return (
+    loss = (
         config.l1 * error.abs().flatten(1).mean(dim=1)
         + config.mse * error.square().flatten(1).mean(dim=1)
         + config.edges * across.abs().flatten(1).mean(dim=1)
         + config.edges * down.abs().flatten(1).mean(dim=1)
         + config.kl * kl.flatten(1).sum(dim=1) / error[0].numel()
     )
+    if not config.perceptual:
+        return loss
+    assert distance is not None, "the perceptual term has a weight and no network"
+    return loss + config.perceptual * distance(decoded, pictures)

@@ -12,7 +12,7 @@ HOUSE = Path(__file__).parents[1] / "flowbrush"
 FLOORS = [
     {"errors"},  # 0: what every floor may raise
     {"condition", "shapes", "randomness", "processes", "config_io", "hub"},
-    {"flow", "backbones", "spaces", "text", "data", "checkpoint", "contact_sheet"},
+    {"flow", "backbones", "spaces", "text", "data", "checkpoint", "contact_sheet", "perceptual"},
     {"experiment"},
     {"autoencoding", "averages"},
     {"text_to_image", "recipes", "interchange"},

@@ -40,6 +40,31 @@ def test_each_term_has_the_value_worked_out_by_hand():
     assert loss(l1=1.0, kl=1.0) == [pytest.approx(0.25 + 8 * 2.0**2 / 2 / 48)]
 
 
+def test_the_perceptual_term_is_the_weighted_distance_of_what_was_decoded():
+    pictures, decoded, posterior = (
+        torch.rand(2, 3, 4, 4),
+        torch.rand(2, 3, 4, 4),
+        torch.zeros(2, 1, 1, 1),
+    )
+
+    def distance(painted: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        assert torch.equal(painted, decoded) and torch.equal(real, pictures)
+        return torch.tensor([3.0, 5.0])
+
+    without, with_it = (
+        autoencoder_loss(
+            AutoencoderLossConfig(perceptual=weight),
+            pictures,
+            decoded,
+            posterior,
+            posterior,
+            distance,
+        )
+        for weight in (0.0, 0.5)
+    )
+    assert torch.equal(with_it, without + torch.tensor([1.5, 2.5]))
+
+
 def test_the_divergence_is_torchs_own():
     mean, log_variance = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
     pictures = torch.zeros(3, 3, 8, 8)
@@ -91,6 +116,11 @@ def test_a_run_of_either_kind_is_read(tmp_path: Path):
         (lambda: AutoencoderConfig(widths=()), "must be 1 or more"),
         (lambda: AutoencoderLossConfig(l1=0.0), "l1 or mse must be above"),
         (lambda: AutoencoderLossConfig(kl=-1.0), "no weight may be below 0"),
+        (lambda: AutoencoderLossConfig(perceptual=-0.1), "no weight may be below 0"),
+        (
+            lambda: replace(SMALL, size=14, loss=AutoencoderLossConfig(perceptual=0.1)),
+            r"^loss\.perceptual: its network wants pictures of 16 pixels or more, not 14",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(build, told):

@@ -78,7 +78,7 @@ def asked(source: Source, most: int, kinds: Sequence[str] = ()) -> Asked:
     )
 
 
-def sheet(what: Asked, painted: Iterable[UInt8[Tensor, "b 3 H W"]], each: int = 8) -> Image.Image:
+def sheet(what: Asked, painted: Iterable[UInt8[Tensor, "_ 3 H W"]], each: int = 8) -> Image.Image:
     """A row of `each` painted pictures, spread over the examples, for every kind of caption."""
     step = max(1, len(what) // each)
     places = [

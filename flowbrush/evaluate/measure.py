@@ -23,7 +23,7 @@ from flowbrush.evaluate.vision_transformers import CLIPFeaturesConfig, DINOv2Fea
 from flowbrush.processes import choose_device
 from flowbrush.text import TextEncoder
 
-Parts = Iterable[UInt8[Tensor, "b 3 H W"]]
+Parts = Iterable[UInt8[Tensor, "_ 3 H W"]]
 
 MOST_COMPARED = 2_000  # real pictures among which the nearest is looked for
 LANGUAGES = {

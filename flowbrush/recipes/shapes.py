@@ -13,9 +13,10 @@ from flowbrush.text import SentenceConfig
 def shapes() -> ExperimentConfig:
     """Coloured shapes with sizes, counts, relations at 32 px, from English or Japanese sentences.
 
-    Source: drawn while it trains. Cost: 5 to 6 minutes on two CPU cores (AVX512-BF16).
-    Result: colours, shapes, sizes and counts as asked, by eye;
-    relations often, since a sentence is one vector here.
+    The sentence's vector and the pieces of its words are the text. Source: drawn while it trains.
+    Cost: about 30 minutes on one CPU core (AVX512-BF16).
+    Result: read back by the oracle, a single thing has the right shape for 97 % of the prompts and
+    the right colour for 99 %; counts are right for 92 %, relations for 29 % (README).
     """
     return ExperimentConfig(
         name="shapes",

@@ -55,7 +55,7 @@ def train_autoencoder(
         raise UserError(f"held_out: {config.held_out} leaves no picture to train on; lower it")
     settings, b, device, pixels = config.train, config.batch.size, processes.device, PixelSpace()
     side, written = config.size // config.autoencoder.factor, run / AUTOENCODER_FOLDER
-    network = build_autoencoder(config, device)
+    network, distance = build_autoencoder(config, device), config.loss.build_distance(device)
     optimizer = build_optimizer(network, settings)
     emas = {f"ema_{decay}": EMA(network, exponential(decay)) for decay in settings.ema}
     learned: dict[str, checkpoint.Stateful] = {"model": network, "optimizer": optimizer, **emas}
@@ -99,7 +99,7 @@ def train_autoencoder(
                         decoded = network.decode(drawn, return_dict=False)[0]
                     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
                     pair = pictures[part], decoded.float()
-                    losses = autoencoder_loss(config.loss, *pair, mean, log_variance)
+                    losses = autoencoder_loss(config.loss, *pair, mean, log_variance, distance)
                     loss = losses.sum() / len(pictures)
                     loss.backward()
                     total += loss.detach()

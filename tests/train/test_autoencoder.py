@@ -1,6 +1,7 @@
 """An autoencoder's training: exact, resumable, and what it writes is what a latent model reads."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +106,47 @@ def test_its_latents_have_mean_0_and_variance_1_without_being_told(run: Path) ->
     x = space.normalize(space.compress(pictures), range(len(pictures)))
     assert float(x.mean()) == pytest.approx(0, abs=0.02)
     assert float(x.std()) == pytest.approx(1, abs=0.02)
+
+
+def perceptual() -> AutoencoderExperiment:
+    return replace(until(48), loss=replace(encoding().loss, perceptual=0.1))
+
+
+def test_the_perceptual_network_is_in_no_checkpoint_and_changes_what_is_learned(
+    tmp_path: Path,
+) -> None:
+    train_autoencoder(until(48), tmp_path / "without", CPU)
+    train_autoencoder(perceptual(), tmp_path / "with", CPU)
+    without, with_it = (
+        checkpoint.newest(tmp_path / name / "checkpoints", print) for name in ("without", "with")
+    )
+    assert sorted(p.name for p in with_it.iterdir()) == sorted(p.name for p in without.iterdir())
+    for part in ("model", "ema_0.9", "ema_0.5"):
+        ours, theirs = checkpoint.load(with_it, part), checkpoint.load(without, part)
+        assert ours.keys() == theirs.keys()
+    ours, theirs = (checkpoint.load(place, "model") for place in (with_it, without))
+    assert not any(torch.equal(ours[name], theirs[name]) for name in ours)
+    ours, theirs = (checkpoint.load(place, "optimizer") for place in (with_it, without))
+    assert ours["param_groups"] == theirs["param_groups"]
+    assert ours["state"].keys() == theirs["state"].keys()
+
+
+def test_with_the_perceptual_term_going_on_gives_the_same_bits_too(tmp_path: Path) -> None:
+    train_autoencoder(perceptual(), tmp_path / "whole", CPU)
+    halfway = replace(perceptual(), train=replace(perceptual().train, pictures=24))
+    train_autoencoder(halfway, tmp_path / "parts", CPU)
+    train_autoencoder(perceptual(), tmp_path / "parts", CPU, changeable=("train.pictures",))
+    assert learned(tmp_path / "parts") == learned(tmp_path / "whole")
+
+
+def test_only_with_a_weight_is_the_perceptual_network_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    assert train_autoencoder(until(16), tmp_path / "without", CPU) == 0
+    with pytest.raises(UserError, match=r"^loss\.perceptual: .*'flowbrush\[features\]'$"):
+        train_autoencoder(perceptual(), tmp_path / "with", CPU)
+    assert not (tmp_path / "with").exists()
 
 
 def test_a_latent_model_trains_on_it_and_paints(run: Path, tmp_path: Path) -> None:
