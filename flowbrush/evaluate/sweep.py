@@ -116,7 +116,8 @@ def sweep(
     processes: Processes,
     done: Callable[[int], object],
 ) -> list[tuple[Way, Evaluation]]:
-    """What was measured of each way; RUN/sweep.json has them as they come. Empty in the others.
+    """What was measured of each way; RUN/sweep.json has them as they come, where anything is
+    varied. Empty in the other processes.
 
     load: the run with the weights of that name. Raises UserError as the parts do.
     """
@@ -127,7 +128,8 @@ def sweep(
             one = evaluate_once(painter, run, way.sampling, measuring, processes, done)
             if one:
                 found.append((way, one))
-                _keep(run, axes, found)
+                if axes:
+                    _keep(run, axes, found)
     return found
 
 

@@ -39,6 +39,7 @@ def test_without_axes_there_is_one_way_the_runs_own(tmp_path):
     assert [way.choices for way, _ in found] == [{}]
     assert found[0][1].value("followed, English") == 1.0
     assert (tmp_path / SHEET_FILE).exists()
+    assert not (tmp_path / SWEEP_FILE).exists(), "nothing was varied"
 
 
 def test_every_choice_is_measured_with_every_other(tmp_path):
