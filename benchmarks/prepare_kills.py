@@ -1,9 +1,10 @@
 """Twenty times: SIGKILL `flowbrush prepare`, each time into the same folder, then let it finish.
 
-    .venv/bin/python benchmarks/prepare_kills.py [kills]
+    .venv/bin/python benchmarks/prepare_kills.py [kills] [local|ray]
 
-Every other kill waits for a moment at which a file is half-written. At the end every example must
-be there once, every shard agree with its record, and every bit be that of an undisturbed run.
+Under Ray it is an actor that is killed, and soon the process that began them all. Every other kill
+waits for a moment at which a file is half-written. At the end every example must be there once,
+every shard agree with its record, and every bit be that of an undisturbed run.
 """
 
 import hashlib
@@ -18,12 +19,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 from safetensors.torch import load_file
 
 from flowbrush.data import ShapesWorldConfig
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.recipes import recipe
 
+ENGINE = sys.argv[2] if len(sys.argv) > 2 else "local"
 SCENES, SHARD = 6_000, 100
 
 
@@ -35,7 +38,7 @@ def scenes() -> ExperimentConfig:
 def start(folder: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "flowbrush", "prepare", f"{__file__}:scenes"]
     return subprocess.Popen(
-        [*command, "--to", str(folder), "--shard", str(SHARD)],
+        [*command, "--to", str(folder), "--shard", str(SHARD), "--engine", ENGINE],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -47,7 +50,18 @@ def finished(folder: Path) -> int:
 
 
 def writing(child: subprocess.Popen[bytes], folder: Path) -> bool:
-    return any(folder.glob(f".aside-*-{child.pid}"))
+    writer = child.pid if ENGINE == "local" else "*"
+    return any(folder.glob(f".aside-*-{writer}"))
+
+
+def actors() -> list[psutil.Process]:
+    """Those of Ray that are at work on shards."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = " ".join(process.info["cmdline"] or [])
+        if words.startswith("ray::") and "IDLE" not in words:
+            found.append(process)
+    return found
 
 
 def kill_once(folder: Path, while_writing: bool) -> bool | None:
@@ -58,6 +72,9 @@ def kill_once(folder: Path, while_writing: bool) -> bool | None:
     time.sleep(random.uniform(0, 0.3))
     while while_writing and child.poll() is None and not writing(child, folder):
         time.sleep(0.0001)
+    if ENGINE == "ray" and (chosen := actors()):
+        random.choice(chosen).kill()  # the others and a new one go on
+        time.sleep(random.uniform(0, 2))
     child.send_signal(signal.SIGKILL)
     killed = child.wait() == -signal.SIGKILL
     return writing(child, folder) if killed else None
