@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from flowbrush.data.names import read_names
 from flowbrush.data.pictures import ENDINGS, decode
 from flowbrush.data.source import Example, UnreadablePicture
 from flowbrush.errors import UserError
@@ -20,10 +21,21 @@ Layout = Literal["auto", "pairs", "beside", "classes"]
 @dataclass(frozen=True, kw_only=True)
 class FolderConfig:
     """Where the pictures are. Layouts: `pairs` = images/ and captions/, `beside` = NAME.jpg and
-    NAME.txt, `classes` = a folder a class, whose name is the caption; `auto` looks."""
+    NAME.txt, `classes` = a folder a class, whose name is the caption; `auto` looks.
+
+    names: of the folders of `classes`, as ImageNet's are called n01440764: FOLDER <tab> English
+    <tab> 日本語, or LOC_synset_mapping.txt. A model of labels then takes `--batch.captions en 1`.
+    """
 
     path: Path = Path("pictures")
     layout: Layout = "auto"
+    names: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.names and self.layout in ("pairs", "beside"):
+            raise UserError(
+                f"source.names: of classes, but the layout is {self.layout}; leave one of them out"
+            )
 
     def build(self, size: int) -> "Folder":
         """Raises UserError for an empty folder, missing partner, empty or unreadable caption."""
@@ -39,12 +51,16 @@ class Folder:
             raise UserError(f"{root}: no such folder; give one with --source.path")
         self.root, self.size = root, size
         self.layout = _layout(root) if config.layout == "auto" else config.layout
+        if config.names:
+            self.layout = "classes"
         self.pictures = root / "images" if self.layout == "pairs" else root
         self.names = sorted(_files(str(self.pictures), ENDINGS))
         if not self.names:
             raise UserError(f"{self.pictures}: no pictures in it ({', '.join(ENDINGS)})")
         if self.layout == "classes":
-            self._classes = tuple(sorted({self._class_of(name) for name in self.names}))
+            folders = sorted({self._class_of(name) for name in self.names})
+            self._captions = self._named(folders, config.names)
+            self._classes = tuple(next(iter(self._captions[f].values())) for f in folders)
         else:
             self._classes = ()
             self._check_captions()
@@ -59,10 +75,11 @@ class Folder:
         except OSError as error:
             raise UnreadablePicture(str(path), error.strerror or "unreadable") from None
         picture = decode(encoded, self.size, str(path))
-        return Example(picture, {"caption": self._caption(self.names[i])}, truth=self.names[i])
+        return Example(picture, self._captions_of(self.names[i]), truth=self.names[i])
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """In the order of the folders' names, which is ImageNet's; where they have names, these."""
         return self._classes
 
     @property
@@ -77,13 +94,27 @@ class Folder:
             )
         return folder.replace(os.sep, " ")
 
+    def _named(self, folders: list[str], file: Path | None) -> dict[str, dict[str, str]]:
+        """The captions of each folder."""
+        if file is None:
+            return {folder: {"caption": folder} for folder in folders}
+        names = read_names(file)
+        if missing := next((folder for folder in folders if folder not in names), None):
+            raise UserError(
+                f"{file}: no name for the folder {missing} of {self.root}; write a line for it"
+            )
+        return {folder: names[folder] for folder in folders}
+
+    def _captions_of(self, name: str) -> dict[str, str]:
+        if self.layout == "classes":
+            return self._captions[self._class_of(name)]
+        return {"caption": self._caption(name)}
+
     def _caption_path(self, name: str) -> Path:
         folder = self.root / "captions" if self.layout == "pairs" else self.root
         return folder / (os.path.splitext(name)[0] + ".txt")
 
     def _caption(self, name: str) -> str:
-        if self.layout == "classes":
-            return self._class_of(name)
         path = self._caption_path(name)
         try:
             caption = path.read_text("utf-8-sig").strip()

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from flowbrush.data.source import UnreadablePicture
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+KINDS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # not EPS, for which Pillow runs gs
 MOST_PIXELS = 100_000_000  # beyond it a picture is taken for a decompression bomb
 
 
@@ -21,7 +22,7 @@ def decode(encoded: bytes, size: int, name: str) -> UInt8[np.ndarray, "size size
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(encoded))
+            image = Image.open(io.BytesIO(encoded), formats=KINDS)
             if image.width * image.height > MOST_PIXELS:
                 raise UnreadablePicture(name, f"{image.width} x {image.height} pixels, too large")
             image.draft(

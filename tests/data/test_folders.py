@@ -275,3 +275,55 @@ def test_a_picture_that_went_away_is_unreadable(tmp_path):
     (tmp_path / "cat.png").unlink()
     with pytest.raises(UnreadablePicture, match="No such file"):
         folder[0]
+
+
+# -- classes whose folders have other names
+
+
+def imagenet(root: Path) -> Path:
+    """Two folders of ImageNet's, and a file of three names."""
+    paint(root / "train/n02123045/n02123045_7.JPEG")
+    paint(root / "train/n01440764/n01440764_1.JPEG", BLUE)
+    write(root / "names.tsv", "n02123045\ttabby\tトラ猫\nn01440764\ttench\tテンチ\nn0\tx\ty\n")
+    return root
+
+
+def test_names_of_classes_are_captions_by_language(tmp_path):
+    root = imagenet(tmp_path)
+    folder = opened(root / "train", names=root / "names.tsv")
+    assert [folder[i].captions for i in (0, 1)] == [
+        {"en": "tench", "ja": "テンチ"},
+        {"en": "tabby", "ja": "トラ猫"},
+    ]
+
+
+def test_classes_with_names_keep_the_order_of_their_folders(tmp_path):
+    root = imagenet(tmp_path)
+    assert opened(root / "train", names=root / "names.tsv").classes == ("tench", "tabby")
+
+
+def test_imagenets_own_file_of_names_is_read(tmp_path):
+    root = imagenet(tmp_path)
+    write(root / "LOC.txt", "n01440764 tench, Tinca tinca\nn02123045 tabby, tabby cat\n")
+    folder = opened(root / "train", names=root / "LOC.txt")
+    assert folder[1].captions == {"en": "tabby"} and folder.classes == ("tench", "tabby")
+
+
+def test_names_may_lie_within_the_folder(tmp_path):
+    root = imagenet(tmp_path)
+    names = (root / "names.tsv").rename(root / "train/names.txt")
+    assert len(opened(root / "train", names=names)) == 2
+
+
+def test_a_folder_without_a_name_is_named(tmp_path):
+    root = imagenet(tmp_path)
+    paint(root / "train/n99/1.png")
+    said = refusal(root / "train", names=root / "names.tsv")
+    assert re.match(rf"{re.escape(str(root))}/names\.tsv: no name for the folder n99", said)
+
+
+@pytest.mark.parametrize("layout", ["pairs", "beside"])
+def test_names_of_what_are_no_classes_are_refused(tmp_path, layout):
+    root = imagenet(tmp_path)
+    said = refusal(root / "train", names=root / "names.tsv", layout=layout)
+    assert "source.names: of classes, but the layout is" in said

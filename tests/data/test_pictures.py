@@ -170,6 +170,16 @@ def test_a_decompression_bomb_is_refused_unopened():
 
 
 @pytest.mark.usefixtures("nothing_is_decoded")
+def test_a_picture_whose_reading_starts_a_program_is_none():
+    """Pillow would hand it to Ghostscript."""
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n%%EOF\n"
+    with Image.open(io.BytesIO(page)) as image:
+        assert image.format == "EPS"
+    with pytest.raises(UnreadablePicture, match="not a picture of a known kind"):
+        decode(page, 8, "x")
+
+
+@pytest.mark.usefixtures("nothing_is_decoded")
 def test_a_picture_of_too_many_pixels_is_refused_unopened(monkeypatch):
     monkeypatch.setattr(pictures, "MOST_PIXELS", 120)
     with pytest.raises(UnreadablePicture, match="11 x 11 pixels, too large"):

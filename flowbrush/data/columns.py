@@ -1,0 +1,64 @@
+"""Names that datasets give their columns, and the files that a path stands for."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowbrush.errors import UserError, nearest
+
+PICTURES = ("image", "jpg", "jpeg", "png", "webp", "img", "picture", "image_bytes")
+LATENTS = ("latent", "latents", "moments", "vae_latent", "vae_latents")
+ADDRESSES = ("url", "image_url", "URL")
+CAPTIONS = ("caption", "text", "TEXT", "alt_text", "alt-text", "prompt", "description")
+SHORT_AND_LONG = {"short": "short_caption", "long": "long_caption"}  # JaxFM's
+
+
+def caption_columns(given: Sequence[str], there: Sequence[str], where: str) -> dict[str, str]:
+    """The column of each kind of captions; empty where none is given and none is known.
+
+    given: columns, whose names are the kinds, or KIND=COLUMN. where: that has them, for errors.
+    Raises UserError for a column that is not there, or a kind that is given twice.
+    """
+    if not given:
+        pairs = {kind: column for kind, column in SHORT_AND_LONG.items() if column in there}
+        return pairs or {column: column for column in CAPTIONS if column in there and not pairs}
+    found: dict[str, str] = {}
+    for text in given:
+        kind, _, column = (text, "", text) if text in there else text.rpartition("=")
+        kind = kind or column
+        if kind in found:
+            raise UserError(f"source.captions: {kind} is given twice; name it once")
+        found[kind] = existing(column, there, where, "source.captions")
+    return found
+
+
+def existing(column: str, there: Sequence[str], where: str, field: str) -> str:
+    """The column. Raises UserError where it is not there."""
+    if column not in there:
+        raise UserError(
+            f"{field}: {where} has no column {column!r}, only {', '.join(there)}"
+            f"{nearest(column, there)}"
+        )
+    return column
+
+
+def files_of(path: Path, patterns: tuple[str, ...]) -> list[Path]:
+    """A file, those of a folder and its subfolders with a name of the patterns, or those of a glob.
+
+    In the order of their names. Raises UserError where there is none.
+    """
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        inside = {found for pattern in patterns for found in path.rglob(pattern)}
+        below = [p for p in inside if p.is_file()]
+        files = [p for p in below if not any(n[0] == "." for n in p.relative_to(path).parts)]
+    else:
+        matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (it may begin anywhere)
+        files = [Path(match) for match in matches if Path(match).is_file()]
+    if not files:
+        raise UserError(
+            f"{path}: no {' or '.join(patterns)} there; give a file, a folder or a pattern with "
+            "--source.path"
+        )
+    return sorted(files)

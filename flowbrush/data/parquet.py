@@ -1,0 +1,374 @@
+"""Parquet files with a picture, or its latents, and captions in each row.
+
+A row is read by decoding the group of rows that it is in, as the file was written; those that were
+asked for last stay in memory. Lengths come from the files' footers, pictures are left alone.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+
+from flowbrush.data import columns
+from flowbrush.data.columns import existing
+from flowbrush.data.filters import Filter, Tally, parse
+from flowbrush.data.latents import Layout, as_picture, check_size, unpacked
+from flowbrush.data.pictures import decode
+from flowbrush.data.source import Example, Picture, UnreadablePicture
+from flowbrush.errors import UserError
+
+PATTERNS = ("*.parquet", "*.parq")
+COMPARISONS = {
+    ">=": "greater_equal",
+    "<=": "less_equal",
+    "==": "equal",
+    "!=": "not_equal",
+    ">": "greater",
+    "<": "less",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetConfig:
+    """Parquet files, as img2dataset and Hugging Face write them: bytes, or a struct of them."""
+
+    path: Path = Path("parquet")  # a file, a folder or a glob
+    picture: str = ""  # column of encoded pictures; empty = image, jpg, ... or the only one
+    latents: str = ""  # column of latents in their place, of what autoencoder the space must know
+    shape: tuple[int, ...] = ()  # of latents that are stored flat, as in 16 32 32
+    layout: Layout = "auto"  # of the latents
+    captions: tuple[str, ...] = ()  # columns, or KIND=COLUMN; empty = caption, text, alt_text, ...
+    filters: tuple[str, ...] = ()  # as in "similarity >= 0.3"; a row that lacks the number goes
+    cache: int = 512  # MiB of decoded groups of rows that each process keeps
+
+    def __post_init__(self) -> None:
+        if self.picture and self.latents:
+            raise UserError("source: a picture column and a latents column; give one of them")
+        if self.cache < 1:
+            raise UserError(f"source.cache: {self.cache} MiB; it must be 1 or more")
+
+    def build(self, size: int) -> "Parquet":
+        """Raises UserError for missing files and columns, wrong filters, and where no row is left.
+
+        With filters it reads their columns of every file.
+        """
+        return Parquet(self, size)
+
+
+class _Groups(NamedTuple):
+    """All groups of rows as they follow each other: arrays, for there may be millions.
+
+    bits: a bit a row, 1 where it is left, every group from a new byte on; empty without filters.
+    """
+
+    file: Int64[np.ndarray, " groups"]
+    number: Int64[np.ndarray, " groups"]  # in its file
+    first: Int64[np.ndarray, " groups"]  # row of the file
+    rows: Int64[np.ndarray, " groups"]
+    left: Int64[np.ndarray, " groups"]
+    bits: UInt8[np.ndarray, " bytes"]
+
+
+class Parquet:
+    """A Source over rows of parquet files; `truth` is FILE:ROW. It can be pickled."""
+
+    def __init__(self, config: ParquetConfig, size: int) -> None:
+        self.config, self.size = config, size
+        self.files = columns.files_of(config.path, PATTERNS)
+        self.tally = Tally(tuple(parse(text) for text in config.filters))
+        schema = _opened(self.files[0]).schema_arrow
+        self._encoded = "" if config.latents else _pictures(config, schema, self.files[0])
+        self._stored = "" if self._encoded else _latents(config, schema, self.files[0])
+        self._kinds = _captions(config, schema, self.files[0])
+        self._wanted = sorted({self._encoded or self._stored, *self._kinds.values()})
+        found = [self._groups_of(i) for i in range(len(self.files))]
+        self._groups = _Groups(*map(np.concatenate, zip(*found, strict=True)))
+        self._starts = np.concatenate([[0], self._groups.left.cumsum()])
+        self._bits = np.concatenate([[0], (-(-self._groups.rows // 8)).cumsum()])
+        self._cache = _Cache(config.cache * 2**20)
+        self._shape: tuple[int, ...] = ()  # of latents
+        if not len(self):
+            raise UserError(f"{config.path}: no rows left, {self.tally}; loosen source.filters")
+        if self._stored:
+            self._shape = self._first_shape()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, i: int) -> Example:
+        """Raises UserError where a file was cut short or went away."""
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        groups, group = self._groups, int(np.searchsorted(self._starts, i, "right")) - 1
+        row = self._row(group, int(i - self._starts[group]))
+        path = self.files[groups.file[group]]
+        name = f"{path}:{groups.first[group] + row}"
+        table = self._cache.table(path, int(groups.number[group]), self._wanted)
+        captions = {k: _caption(table[c][row].as_py(), c, name) for k, c in self._kinds.items()}
+        return Example(self._picture(table, row, name), captions, truth=name)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def attribution(self) -> str:
+        return ""
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """How many rows each file has, in order; they follow each other."""
+        left = np.bincount(self._groups.file, self._groups.left, len(self.files))
+        return tuple(int(rows) for rows in left)
+
+    def _row(self, group: int, i: int) -> int:
+        """The place in a group of its i-th row that is left."""
+        if not self.tally.filters:
+            return i
+        bytes_of_it = self._groups.bits[self._bits[group] : self._bits[group + 1]]
+        return int(np.flatnonzero(np.unpackbits(bytes_of_it))[i])
+
+    def _picture(self, table: Any, row: int, name: str) -> Picture:
+        if self._encoded:
+            return decode(_bytes(table[self._encoded][row], name), self.size, name)
+        array = _numbers(table[self._stored][row], self.config.shape, name)
+        latents = as_picture(array, self.config.shape, self.config.layout, name)
+        if self._shape and latents.shape != self._shape:
+            raise UnreadablePicture(name, f"latents of {latents.shape}, others of {self._shape}")
+        return latents
+
+    def _first_shape(self) -> tuple[int, ...]:
+        try:
+            shape = self[0].picture.shape
+        except UnreadablePicture as error:
+            raise UserError(f"{error}; mend the first row, or leave it out by a filter") from None
+        check_size(shape[0], self.size, str(self.files[0]))
+        return shape
+
+    def _groups_of(self, number: int) -> _Groups:
+        path = self.files[number]
+        file = _opened(path)
+        there = file.schema_arrow.names
+        for column in self._wanted:
+            existing(column, there, str(path), "source")
+        for one in self.tally.filters:
+            existing(one.column, there, str(path), "source.filters")
+        groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+        largest = max((_decoded_size(group, self._wanted) for group in groups), default=0)
+        if largest > self.config.cache * 2**20:
+            raise UserError(
+                f"source.cache: {self.config.cache} MiB, but a group of rows of {path} takes "
+                f"{-(-largest // 2**20):,}; give that, or write the file again in smaller groups"
+            )
+        rows = np.array([group.num_rows for group in groups], np.int64)
+        self.tally.seen += int(rows.sum())
+        left, bits = rows, [np.empty(0, np.uint8)]
+        if asked := sorted({one.column for one in self.tally.filters}):
+            kept = [self._kept(_group(path, i, asked), path) for i in range(len(rows))]
+            left = np.array([some.sum() for some in kept], np.int64)
+            bits += [np.packbits(some) for some in kept]
+        in_file = np.full(len(rows), number)
+        firsts = rows.cumsum() - rows
+        return _Groups(in_file, np.arange(len(rows)), firsts, rows, left, np.concatenate(bits))
+
+    def _kept(self, table: Any, path: Path) -> Bool[np.ndarray, " rows"]:
+        kept = np.ones(len(table), bool)
+        for one in self.tally.filters:
+            now = kept & kept_by(one, table[one.column], path)
+            self.tally.drop(one, int(kept.sum() - now.sum()))
+            kept = now
+        return kept
+
+
+def kept_by(one: Filter, column: Any, path: Path) -> Bool[np.ndarray, " n"]:
+    """What `one.keeps` says of each value of an arrow column, all at once.
+
+    Raises UserError where it compares numbers with text.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    if pa.types.is_null(kind):
+        return np.zeros(len(column), bool)
+    numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    if (not text and not numbers) or text != isinstance(one.value, str):
+        raise UserError(f"source.filters: {path} has {kind} in {one.column}, not as in {one}")
+    column = column.cast(pa.string() if text else pa.float64(), safe=False)
+    kept = getattr(pc, COMPARISONS[one.operator])(column, one.value)
+    if not text:
+        kept = pc.and_not(kept, pc.is_nan(column))
+    return pc.fill_null(kept, False).to_numpy()
+
+
+class _Cache:
+    """Decoded groups of rows, those asked for last, up to a number of bytes or one group."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.bytes = most, 0
+        self._tables: OrderedDict[tuple[Path, int], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Cache, (self.most,)  # each process decodes its own
+
+    def table(self, path: Path, number: int, wanted: Sequence[str]) -> Any:
+        with self._lock:  # also while it is decoded, or every thread would decode it
+            if (path, number) not in self._tables:
+                table = _group(path, number, wanted)
+                self.bytes += table.nbytes
+                self._tables[path, number] = table
+                while self.bytes > self.most and len(self._tables) > 1:
+                    _, oldest = self._tables.popitem(last=False)
+                    self.bytes -= oldest.nbytes
+            self._tables.move_to_end((path, number))
+            return self._tables[path, number]
+
+
+def _opened(path: Path) -> Any:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise UserError("source: parquet needs pip install 'flowbrush[data]'") from None
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not to be read as parquet ({_line(error)}); fetch it again"
+        ) from None
+
+
+def _decoded_size(group: Any, wanted: Sequence[str]) -> int:
+    """Bytes of the columns of a group of rows, as its file tells them."""
+    parts = [group.column(i) for i in range(group.num_columns)]
+    names = set(wanted)
+    return sum(
+        part.total_uncompressed_size
+        for part in parts
+        if part.path_in_schema in names or part.path_in_schema.partition(".")[0] in names
+    )
+
+
+def _group(path: Path, number: int, wanted: Sequence[str]) -> Any:
+    try:
+        with _opened(path) as file:
+            return file.read_row_group(number, columns=list(wanted), use_threads=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: a damaged group of rows ({_line(error)}); fetch it again"
+        ) from None
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _is_encoded(kind: Any) -> bool:
+    """Whether an arrow type is of bytes, or of Hugging Face's struct of bytes and path."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _is_encoded(kind.field("bytes").type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _pictures(config: ParquetConfig, schema: Any, path: Path) -> str:
+    """The column of pictures; empty where there is none, but one of latents."""
+    if config.picture:
+        name = existing(config.picture, schema.names, str(path), "source.picture")
+        if not _is_encoded(schema.field(name).type):
+            raise UserError(
+                f"source.picture: {name} of {path} holds {schema.field(name).type}, no encoded "
+                "pictures; give a column of bytes"
+            )
+        return name
+    there = [n for n in schema.names if _is_encoded(schema.field(n).type)]
+    if known := next((n for n in columns.PICTURES if n in there), ""):
+        return known
+    if any(name in schema.names for name in columns.LATENTS):
+        return ""
+    if len(there) == 1:
+        return there[0]
+    address = next((n for n in columns.ADDRESSES if n in schema.names), "")
+    if address and not there:
+        caption = next((n for n in columns.CAPTIONS if n in schema.names), "TEXT")
+        raise UserError(
+            f"{path}: no pictures in it, only where they are (column {address}); download them "
+            f"first: img2dataset --url_list {config.path} --input_format parquet --url_col "
+            f"{address} --caption_col {caption} --output_format parquet --output_folder pictures"
+        )
+    raise UserError(
+        f"{path}: no column of pictures is known among {', '.join(schema.names)}; give one with "
+        "--source.picture or --source.latents"
+    )
+
+
+def _latents(config: ParquetConfig, schema: Any, path: Path) -> str:
+    if config.latents:
+        return existing(config.latents, schema.names, str(path), "source.latents")
+    return next(name for name in columns.LATENTS if name in schema.names)
+
+
+def _captions(config: ParquetConfig, schema: Any, path: Path) -> dict[str, str]:
+    import pyarrow as pa
+
+    kinds = columns.caption_columns(config.captions, schema.names, str(path))
+    if not kinds:
+        raise UserError(
+            f"{path}: no column of captions is known among {', '.join(schema.names)}; give one "
+            "with --source.captions"
+        )
+    for column in kinds.values():
+        kind = schema.field(column).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not pa.types.is_string(kind) and not pa.types.is_large_string(kind):
+            raise UserError(
+                f"source.captions: {column} of {path} holds {kind}, no text; give another column"
+            )
+    return kinds
+
+
+def _caption(text: str | None, column: str, name: str) -> str:
+    if text is None or not text.strip():
+        raise UnreadablePicture(name, f"no caption in {column}")
+    return " ".join(text.split())
+
+
+def _bytes(value: Any, name: str) -> bytes:
+    held = value.as_py()
+    encoded = held.get("bytes") if isinstance(held, dict) else held
+    if not encoded:
+        raise UnreadablePicture(name, "no picture in this row")
+    return encoded
+
+
+def _numbers(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """Latents out of an arrow value: bytes, or lists in lists."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not value.is_valid:
+        raise UnreadablePicture(name, "no latents in this row")
+    if isinstance(value, pa.ExtensionScalar):
+        value = value.value
+    if _is_encoded(value.type):
+        return unpacked(_bytes(value, name), shape, name)
+    if not pa.types.is_nested(value.type) or pa.types.is_struct(value.type):
+        raise UserError(
+            f"{name}: latents as {value.type}; they are read from bytes and from lists of numbers"
+        )
+    values, lengths = value.values, [len(value.values)]
+    while pa.types.is_nested(values.type):
+        sizes = pc.unique(pc.list_value_length(values)).to_pylist()
+        if len(sizes) != 1 or sizes[0] is None:
+            raise UnreadablePicture(name, "latents of rows that differ in length")
+        values, lengths = values.flatten(), [*lengths, sizes[0]]
+    if values.null_count or not pa.types.is_floating(values.type):
+        raise UnreadablePicture(name, f"latents of {values.type}, or with gaps")
+    return values.to_numpy(zero_copy_only=False).reshape(lengths)
