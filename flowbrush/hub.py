@@ -82,7 +82,9 @@ def reason(error: BaseException) -> str:
                 "is no folder here, and huggingface.co is out of reach; "
                 "download it elsewhere and give its folder"
             )
-    first = str(error).strip().partition("\n")[0]
+    first, _, rest = str(error).strip().partition("\n")
+    if first.endswith(":"):  # it goes on below "Error(s) in loading ...:"
+        first = " ".join(f"{first} {rest}".split())[:200]
     if "use_safetensors" in first:  # advice not to insist on them
         return "has no weights as .safetensors; give a name or a folder that has"
     return f"cannot be read ({first or type(error).__name__})"
