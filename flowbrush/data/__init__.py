@@ -10,6 +10,7 @@ from flowbrush.data.idx import IdxConfig
 from flowbrush.data.parquet import ParquetConfig
 from flowbrush.data.prepared import PreparedConfig
 from flowbrush.data.shapes_world import ShapesWorldConfig
+from flowbrush.data.tar_shards import TarShardsConfig
 
 SourceConfig = (
     EmojiConfig
@@ -22,4 +23,5 @@ SourceConfig = (
     | ArrayRecordConfig
     | CifarConfig
     | HubDatasetConfig
+    | TarShardsConfig
 )

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool, Float64
+
 from flowbrush.errors import UserError
 
 OPERATORS = {
@@ -43,6 +46,12 @@ class Filter:
         if not isinstance(value, str | Real) or value != value:
             return False
         return bool(OPERATORS[self.operator](value, self.value))
+
+    def kept(self, values: Float64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """The same of a whole column of numbers, where NaN is what is missing."""
+        if isinstance(self.value, str):
+            return np.zeros(len(values), bool)
+        return OPERATORS[self.operator](values, self.value) & ~np.isnan(values)
 
     def __str__(self) -> str:
         if isinstance(self.value, float):

@@ -1,0 +1,61 @@
+"""What a path of shards stands for: `shards/{00000..00099}.tar`, a folder, a pattern, a list."""
+
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+
+from flowbrush.data.remote import RemoteFiles, is_remote
+from flowbrush.errors import UserError
+
+MOST_SHARDS = 10_000_000
+
+
+def shard_names(path: str, files: RemoteFiles) -> list[str]:
+    """The shards that a path stands for, in order. Raises UserError where there are none."""
+    names: list[str] = []
+    for pattern in (part for whole in _split(path) for part in _unfolded(whole)):
+        if is_remote(pattern):
+            pattern = pattern + "*.tar" if pattern.endswith("/") else pattern
+            found = files.found(pattern) if "*" in pattern else [pattern]
+        else:
+            place = Path(pattern).expanduser()
+            if place.is_dir():
+                found = sorted(map(str, place.glob("*.tar")))
+            elif not place.exists() and glob.has_magic(pattern):
+                found = sorted(glob.glob(str(place)))  # noqa: PTH207, the pattern may be absolute
+            else:
+                found = [str(place)]
+        if not found:
+            raise UserError(f"{pattern}: no shards there (.tar); give others with --source.path")
+        names += found
+    if not names:
+        raise UserError("source.path: empty; name shards, such as shards/{00000..00099}.tar")
+    return names
+
+
+def _split(path: str) -> list[str]:
+    """At the commas that are not within braces."""
+    return [part.strip() for part in re.split(r",(?![^{}]*\})", path) if part.strip()]
+
+
+def _unfolded(pattern: str) -> Iterator[str]:
+    """`{000..012}` and `{a,b}` in every combination. Raises UserError for too many."""
+    pieces = re.split(r"(\{[^{}]*\})", pattern)
+    choices: list[Sequence[str]] = []
+    total = 1
+    for piece in pieces:
+        if found := re.fullmatch(r"\{(\d+)\.\.(\d+)\}", piece):
+            first, last, width = int(found[1]), int(found[2]), len(found[1])
+            total *= max(last - first + 1, 0)
+            if first > last or total > MOST_SHARDS:
+                raise UserError(
+                    f"source.path: {piece} is from {first} to {last}; count up, and name at most "
+                    f"{MOST_SHARDS:,} shards"
+                )
+            choices.append([f"{number:0{width}d}" for number in range(first, last + 1)])
+        else:
+            braced = piece.startswith("{") and "," in piece
+            choices.append(piece[1:-1].split(",") if braced else [piece])
+    return map("".join, product(*choices))
