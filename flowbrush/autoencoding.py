@@ -16,6 +16,7 @@ from torch import Tensor
 from flowbrush import config_io
 from flowbrush.data import EmojiConfig, PreparedConfig, SourceConfig
 from flowbrush.data.batches import BatchConfig
+from flowbrush.data.mixture import configs_of
 from flowbrush.errors import UserError
 from flowbrush.experiment import (
     CONFIG_FILE,
@@ -125,7 +126,7 @@ class AutoencoderExperiment:
                 f"loss.perceptual: its network wants pictures of {SMALLEST} pixels or more, not "
                 f"{self.size}; give 0"
             )
-        if isinstance(self.source, PreparedConfig):
+        if any(isinstance(source, PreparedConfig) for source in configs_of(self.source)):
             raise UserError("source: prepared for a network; an autoencoder learns from pictures")
         if not 0 <= self.held_out < 1:
             raise UserError(f"held_out: {self.held_out}; it must be in [0, 1)")

@@ -8,8 +8,10 @@ import torch
 
 from flowbrush import config_io
 from flowbrush.backbones import BackboneConfig, JiTConfig
+from flowbrush.condition import Condition
 from flowbrush.data import EmojiConfig, SourceConfig
 from flowbrush.data.batches import BatchConfig
+from flowbrush.data.mixture import MixtureConfig, sources_of
 from flowbrush.data.prepared import MANIFEST_FILE, Manifest, Prepared, PreparedConfig
 from flowbrush.data.source import Source
 from flowbrush.errors import UserError
@@ -174,8 +176,23 @@ def build_encoder(config: ExperimentConfig, source: Source, device: torch.device
 
     Raises UserError where the text model cannot be had, or the source was prepared otherwise.
     """
-    if not isinstance(source, Prepared):
+    parts = sources_of(source)
+    stored = [part for part in parts if isinstance(part, Prepared)]
+    if not stored:
         return config.text.build(device)
+    if len(stored) < len(parts):
+        raise UserError("source.parts: some are prepared and some are not; prepare all, or none")
+    known: dict[str, Condition] = {}
+    for part in stored:
+        _check_prepared(config, part)
+        if part.manifest.condition != stored[0].manifest.condition:
+            raise UserError(f"{part.path}: its captions are not encoded as {stored[0].path}'s are")
+        known |= part.known()
+    return PreparedText(known, stored[0].null, stored[0].manifest.condition)
+
+
+def _check_prepared(config: ExperimentConfig, source: Prepared) -> None:
+    """Raises UserError where the source was prepared for another experiment."""
     made, where = source.manifest, str(source.path)
     was = config_io.from_json(ExperimentConfig, {"space": made.space, "text": made.text}, where)
     found = config_io.differences(replace(config, space=was.space, text=was.text), config)
@@ -186,11 +203,13 @@ def build_encoder(config: ExperimentConfig, source: Source, device: torch.device
         raise UserError(f"batch.flip: {where} holds no mirrored pictures; prepare with it as well")
     if config.train.encoder_dropout:
         raise UserError("train.encoder_dropout: the text models' parts of what is prepared are one")
-    return PreparedText(source.known(), source.null, made.condition)
 
 
 def unprepared(source: SourceConfig) -> SourceConfig:
     """The source of the pictures themselves, where this one holds what was prepared of them."""
+    if isinstance(source, MixtureConfig):
+        parts = (replace(part, source=unprepared(part.source)) for part in source.parts)
+        return replace(source, parts=tuple(parts))
     if not isinstance(source, PreparedConfig):
         return source
     made = config_io.load(Manifest, source.path / MANIFEST_FILE)

@@ -7,6 +7,7 @@ from flowbrush.data.emoji_variants import EmojiVariantsConfig
 from flowbrush.data.folders import FolderConfig
 from flowbrush.data.hub_dataset import HubDatasetConfig
 from flowbrush.data.idx import IdxConfig
+from flowbrush.data.mixture import MixtureConfig
 from flowbrush.data.parquet import ParquetConfig
 from flowbrush.data.prepared import PreparedConfig
 from flowbrush.data.shapes_world import ShapesWorldConfig
@@ -24,4 +25,5 @@ SourceConfig = (
     | CifarConfig
     | HubDatasetConfig
     | TarShardsConfig
+    | MixtureConfig
 )

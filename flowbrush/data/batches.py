@@ -6,6 +6,7 @@ loader state to save; the processes of a run take every world-th place.
 """
 
 import logging
+import sys
 from collections.abc import Generator
 from dataclasses import dataclass
 
@@ -15,9 +16,10 @@ from jaxtyping import Float16, UInt8
 from torch import Tensor
 
 from flowbrush.condition import Condition
+from flowbrush.data.order import Order, order_of
 from flowbrush.data.source import Example, Features, Picture, Source, UnreadablePicture
 from flowbrush.errors import UserError
-from flowbrush.randomness import derive, uniform
+from flowbrush.randomness import uniform
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Grain's word about a profiler that is not there
 import grain  # noqa: E402
@@ -31,12 +33,14 @@ class BatchConfig:
     flip: bool = False  # mirror half of the pictures, left to right
     # Kinds of captions with their shares, such as ("en", 0.7), ("ja", 0.3); empty = all alike.
     captions: tuple[tuple[str, float], ...] = ()
+    window: int = 0  # shards read and shuffled at a time, of a source in shards; 0 = all of it
     workers: int = 0  # processes that read and decode; 0 = threads of this one
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.workers < 0:
+        if self.size < 1 or self.workers < 0 or self.window < 0:
             raise UserError(
-                f"batch: size {self.size} must be 1 or more, workers {self.workers} 0 or more"
+                f"batch: size {self.size} must be 1 or more, workers {self.workers} and window "
+                f"{self.window} 0 or more"
             )
         if any(share <= 0 for _, share in self.captions):
             raise UserError("batch.captions: shares must be above 0; leave out what is not wanted")
@@ -84,13 +88,12 @@ def batches(
 ) -> Generator[Batch, None, None]:
     """This process's part of every batch from place `start` on, without end. Close it when done.
 
-    Raises UserError where the processes do not divide the batch.
+    Raises UserError where the processes do not divide the batch, or there is no example.
     """
     if config.size % world:
         raise UserError(f"batch.size: {world} processes do not divide {config.size}")
-    place = _Place(source, config, seed)
-    order = grain.MapDataset.range(len(source)).seed(seed % 2**32).shuffle().repeat()
-    mine = order.map_with_index(place)[start + rank :: world]
+    place = _Place(source, order_of(source, config.window, seed), config, seed)
+    mine = grain.MapDataset.range(sys.maxsize).map(place)[start + rank :: world]
     batched = mine.batch(config.size // world, drop_remainder=True, batch_fn=list)
     ahead = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
     loaded = batched.to_iter_dataset(ahead)
@@ -106,20 +109,21 @@ def batches(
 
 @dataclass(frozen=True)
 class _Place:
-    """Called with a place and the example due there. A broken picture's place goes to another."""
+    """Called with a place. That of a broken picture goes to another one."""
 
     source: Source
+    order: Order
     config: BatchConfig
     seed: int
 
-    def __call__(self, place: int, i: int) -> _Placed:
-        broken: list[UnreadablePicture] = []
+    def __call__(self, place: int) -> _Placed:
+        i, broken = self.order[place], list[UnreadablePicture]()
         for attempt in range(100):
             try:
-                example = self.source[int(i)]
+                example = self.source[i]
             except UnreadablePicture as error:
                 broken.append(error)
-                i = derive(self.seed, f"instead {attempt}", place) % len(self.source)
+                i = self.order.instead(place, attempt)
             else:
                 flipped = self.config.flip and float(uniform(self.seed, "flip", [place])) < 0.5
                 picture = _mirrored(example) if flipped else example.picture

@@ -101,6 +101,10 @@ class Prepared:
     def __len__(self) -> int:
         return self._starts[-1]
 
+    @property
+    def shards(self) -> tuple[int, ...]:
+        return self.manifest.samples
+
     def __getitem__(self, i: int) -> Example:
         """Raises UserError where a shard is missing or cut short."""
         number = bisect_right(self._starts, i) - 1

@@ -1,6 +1,6 @@
 """What a data source is: a length and random access. The order is not its business."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -89,3 +89,18 @@ class Source(Protocol):
     def attribution(self) -> str:
         """Whom the pictures are due to, in one line; empty where nobody need be named."""
         ...
+
+
+@runtime_checkable
+class Sharded(Protocol):
+    """A source that is cheapest to read a shard at a time: a file of many examples."""
+
+    @property
+    def shards(self) -> Sequence[int]:
+        """The examples of each, in the order of their numbers."""
+        ...
+
+
+def shards_of(source: Source) -> Sequence[int]:
+    """The examples of each shard; a source that has none is one."""
+    return source.shards if isinstance(source, Sharded) else (len(source),)

@@ -3,6 +3,7 @@
 import time
 
 from flowbrush.data import PreparedConfig
+from flowbrush.data.mixture import configs_of
 from flowbrush.data.source import Source
 from flowbrush.errors import UserError
 from flowbrush.evaluate.asked import of_run
@@ -19,7 +20,8 @@ class Watched:
 
     def __init__(self, config: ExperimentConfig, source: Source, held_out: Source | None) -> None:
         """Raises UserError where the examples cannot be read, or painting needs a text model."""
-        if config.evaluate.painted and isinstance(config.source, PreparedConfig):
+        stored = any(isinstance(part, PreparedConfig) for part in configs_of(config.source))
+        if config.evaluate.painted and stored:
             raise UserError(
                 "evaluate.painted: training from prepared shards has no text model in memory; "
                 "--evaluate.painted 0 leaves the validation loss"

@@ -8,7 +8,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from flowbrush.data import PreparedConfig
+from flowbrush.data import MixtureConfig, PreparedConfig
 from flowbrush.data.prepared import Manifest, conditions_metadata
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig, with_classes
@@ -57,6 +57,10 @@ def prepare(config: ExperimentConfig, options: PrepareConfig) -> Done:
     """
     if isinstance(config.source, PreparedConfig):
         raise UserError(f"source: {config.source.path} is prepared already")
+    if isinstance(config.source, MixtureConfig):
+        raise UserError(
+            "source: a mixture's shares would be lost; prepare its parts, and mix what they give"
+        )
     folder = options.to
     source = config.source.build(config.size)
     config = with_classes(config, source)

@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 
 from flowbrush import config_io
 from flowbrush.data.batches import Batch, BatchConfig, batches
+from flowbrush.data.mixture import Mixture, MixtureConfig, ShareConfig
 from flowbrush.data.prepared import Manifest, Prepared, PreparedConfig
+from flowbrush.data.source import shards_of
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig, build_encoder, unprepared
 from flowbrush.shapes import ConditionShapes
@@ -232,3 +234,32 @@ def test_the_pictures_themselves_are_where_they_were(tmp_path: Path) -> None:
     written(tmp_path, manifest=replace(MANIFEST, source=made))
     assert unprepared(PreparedConfig(path=tmp_path)) == ExperimentConfig().source
     assert unprepared(ExperimentConfig().source) == ExperimentConfig().source
+
+
+def test_prepared_folders_are_mixed(tmp_path: Path) -> None:
+    parts = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        made = config_io.to_json(ExperimentConfig().source)
+        parts.append(written(tmp_path / name, manifest=replace(MANIFEST, source=made)))
+    mixture, config = Mixture(tuple(parts), (0.5, 0.5)), ExperimentConfig(size=16)
+    encoder = build_encoder(config, mixture, CPU)
+    assert encoder.shapes == MANIFEST.condition
+    assert encoder(["a fox", "en 1"]).pooled.tolist() == [[1.0] * 3, [10.0] * 3]
+    with closing(batches(mixture, BatchConfig(size=10, window=1), 0, 0)) as loader:
+        assert len(next(loader).features) == 10
+    with pytest.raises(UserError, match="some are prepared and some are not"):
+        build_encoder(config, Mixture((*parts, config.source.build(16)), (1.0, 1.0, 1.0)), CPU)
+    other = MANIFEST.condition.__class__(text_width=3, text_tokens=4, pooled_width=3)
+    (tmp_path / "c").mkdir()
+    wider = written(tmp_path / "c", manifest=replace(MANIFEST, condition=other))
+    with pytest.raises(UserError, match="not encoded as"):
+        build_encoder(config, Mixture((parts[0], wider), (1.0, 1.0)), CPU)
+    shares = [ShareConfig(source=PreparedConfig(path=part.path)) for part in parts]
+    assert {part.source for part in unprepared(MixtureConfig(parts=tuple(shares))).parts} == {
+        config.source
+    }
+
+
+def test_the_order_may_keep_to_a_few_shards(tmp_path: Path) -> None:
+    assert shards_of(written(tmp_path)) == (3, 0, 2)
