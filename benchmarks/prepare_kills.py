@@ -27,7 +27,7 @@ from flowbrush.experiment import ExperimentConfig
 from flowbrush.recipes import recipe
 
 ENGINE = sys.argv[2] if len(sys.argv) > 2 else "local"
-SCENES, SHARD = 6_000, 100
+SCENES, SHARD = 6_000, 100 if ENGINE == "local" else 40
 
 
 def scenes() -> ExperimentConfig:

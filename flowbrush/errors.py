@@ -8,6 +8,14 @@ class UserError(Exception):
     """One line that names the field or file and says how to mend it."""
 
 
+class FirstError(UserError):
+    """Of several processes' errors the first, the one to say: the others follow from it."""
+
+
+class LostProcess(UserError):
+    """Another process of the run has ended, so that this one cannot go on."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'X'?"` for the closest of the known words, or `""` where none is close."""
     close = difflib.get_close_matches(word, list(known), n=1)

@@ -2,21 +2,29 @@
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from datetime import timedelta
+from typing import Literal, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
-from flowbrush.errors import UserError
+from flowbrush.errors import FirstError, LostProcess, UserError
 
 Precision = Literal["auto", "fp32", "bf16"]
+Thing = TypeVar("Thing")
+# For one another. A process that has ended is noticed at once: its connections are closed.
+PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its peers."""
+    """This process among its peers.
+
+    What it does with them raises LostProcess once one of them has ended.
+    """
 
     device: torch.device
     rank: int = 0
@@ -28,37 +36,114 @@ class Processes:
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of `value` over all processes."""
-        return value  # one process: its own mean
+        if self.world == 1:
+            return value
+        total = value / self.world
+        with together():
+            distributed.all_reduce(total)
+        return total
+
+    def largest(self, number: int) -> int:
+        """The largest `number` of all processes."""
+        if self.world == 1:
+            return number
+        numbers = torch.tensor(number)
+        with together():
+            distributed.all_reduce(numbers, distributed.ReduceOp.MAX)
+        return int(numbers)
+
+    def gathered(self, thing: Thing) -> list[Thing]:
+        """What each process gives, a small thing that can be pickled, by rank."""
+        if self.world == 1:
+            return [thing]
+        things: list[Thing | None] = [None] * self.world
+        with together():
+            distributed.all_gather_object(things, thing)
+        return cast(list[Thing], things)
 
     def wait(self) -> None:
         """Until every process is here."""
-        if self.world > 1:
-            torch.distributed.barrier()
+        self.largest(0)
+
+    def say(self, line: str) -> None:
+        """Print it once, not once a process."""
+        if self.is_main:
+            print(line)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Around what several processes do at once. Raises LostProcess where one of them has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        place, _, reason = str(error).splitlines()[0].rpartition(".cc:")  # of gloo's line
+        said = reason.partition("] ")[2].partition(". ")[0] if place else reason
+        raise LostProcess(
+            f"another process of the run has ended ({said}); start it again, and it goes on from "
+            "what was saved"
+        ) from error
 
 
 @contextlib.contextmanager
 def joined_processes(device: str = "auto") -> Iterator[Processes]:
     """This process among those that torchrun started; alone without it.
 
-    Raises UserError as `own_device` does.
+    An error ends all of them. The process that met it first raises it, a UserError as FirstError;
+    the others exit without a word. Raises UserError as `own_device` does.
     """
-    own = own_device(device)
     rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
     if world == 1:
-        yield Processes(own)
+        yield Processes(own_device(device))
         return
-    torch.distributed.init_process_group("gloo")
+    store, _, _ = next(distributed.rendezvous("env://", timeout=PATIENCE))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        # torchrun on one machine hands the store of lost processes to those it starts instead.
+        store = distributed.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
+        with together():
+            distributed.init_process_group(
+                backend, store=store, rank=rank, world_size=world, timeout=PATIENCE
+            )
+        own = own_device(device)
+        if own.type == "cuda":
+            torch.cuda.set_device(own)
         yield Processes(own, rank, world)
-    finally:
-        torch.distributed.destroy_process_group()
+    except Exception as error:
+        # torchrun ends all when one has ended: first what there is to say is said.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if not _is_first_error(store):
+            raise SystemExit(2) from None
+        if isinstance(error, UserError):
+            raise FirstError(str(error)) from error
+        raise
+    finally:  # after the claim to be first: the others notice it, and raise
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def _is_first_error(store: distributed.Store) -> bool:
+    try:
+        return store.add("errors", 1) == 1
+    except RuntimeError:  # the store has ended as well
+        return True
 
 
 def own_device(wanted: str = "auto") -> torch.device:
-    """As `choose_device`; of torchrun's processes each has a GPU of its own."""
-    device, place = choose_device(wanted), os.environ.get("LOCAL_RANK")
-    own = device.type == "cuda" and device.index is None and place is not None
-    return torch.device("cuda", int(place)) if own and place else device
+    """As `choose_device`; of torchrun's processes each has a GPU of its own.
+
+    Raises UserError where there are fewer GPUs than processes, too.
+    """
+    device, place = choose_device(wanted), int(os.environ.get("LOCAL_RANK", -1))
+    if device.type != "cuda" or device.index is not None or place < 0:
+        return device
+    if place >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {wanted}: more processes than the {torch.cuda.device_count()} GPUs here; "
+            "start fewer, or give --device cpu"
+        )
+    return torch.device("cuda", place)
 
 
 def choose_device(wanted: str = "auto") -> torch.device:

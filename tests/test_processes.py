@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flowbrush.errors import UserError
-from flowbrush.processes import Processes, autocast, choose_device, choose_dtype
+from flowbrush.processes import Processes, autocast, choose_device, choose_dtype, own_device
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -29,6 +29,16 @@ def test_auto_takes_cuda_else_mps_else_the_cpu(monkeypatch, cuda, mps, device):
 
 def test_a_device_can_be_chosen_by_name():
     assert choose_device("cpu") == CPU
+
+
+def test_each_of_torchruns_processes_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert own_device() == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match="more processes than the 2 GPUs here"):
+        own_device()
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "banana", ""])

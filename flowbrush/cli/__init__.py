@@ -1,6 +1,7 @@
 """The verbs that a user types. Each takes its own options; `flowbrush VERB --help` lists them."""
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from flowbrush.cli.recipes import recipes
 from flowbrush.cli.sample import sample
 from flowbrush.cli.train import train
 from flowbrush.cli.weights import export, import_weights
-from flowbrush.errors import UserError, nearest
+from flowbrush.errors import FirstError, UserError, nearest
 
 VERBS = {
     "train": train,
@@ -31,6 +32,7 @@ flowbrush: train text-to-image models from scratch, and paint with them.
   flowbrush prepare emoji --to DIR           encode pictures and captions once, to train from DIR
   flowbrush train emoji                      train a recipe; the run goes to runs/emoji
   flowbrush train runs/emoji                 go on with a run, exactly where it stopped
+  torchrun --nproc-per-node 8 -m -- flowbrush train emoji   in 8 processes, each with its GPU
   flowbrush sample runs/emoji "a fox" バナナ   paint prompts
   flowbrush evaluate runs/emoji              measure a run
   flowbrush evaluate report runs/emoji       a run as one page, runs/emoji/report.html
@@ -53,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"'{verb}' is not a verb ({', '.join(VERBS)}){nearest(verb, VERBS)}")
         return VERBS[verb](rest)
     except UserError as error:
-        print(f"flowbrush: {error}", file=sys.stderr)
+        # Of torchrun's processes one is enough to say what all of them met before they joined.
+        if isinstance(error, FirstError) or os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"flowbrush: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         mend = "; free some, and run it again" if error.errno == errno.ENOSPC else ""

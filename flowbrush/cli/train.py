@@ -50,17 +50,17 @@ def train(arguments: list[str]) -> int:
     run = chosen.options.run or (Path(target) if going_on else Path("runs") / begun.name)
 
     from flowbrush.data import PreparedConfig
-    from flowbrush.processes import Processes, choose_device
+    from flowbrush.processes import joined_processes
     from flowbrush.train.autoencoder import train_autoencoder
     from flowbrush.train.loop import train as train_run
 
     changeable = ("watch.", "evaluate.", *(("train.pictures", "source.path") if going_on else ()))
-    processes = Processes(choose_device(chosen.options.device))
-    if isinstance(chosen.config, AutoencoderExperiment):
-        if chosen.options.prepared:
-            raise UserError("--prepared: an autoencoder learns from pictures; leave it out")
-        return train_autoencoder(chosen.config, run, processes, changeable)
-    config = chosen.config
-    if chosen.options.prepared:
-        config = replace(config, source=PreparedConfig(path=chosen.options.prepared))
-    return train_run(config, run, processes, changeable)
+    config, prepared = chosen.config, chosen.options.prepared
+    if prepared and isinstance(config, AutoencoderExperiment):
+        raise UserError("--prepared: an autoencoder learns from pictures; leave it out")
+    with joined_processes(chosen.options.device) as processes:
+        if isinstance(config, AutoencoderExperiment):
+            return train_autoencoder(config, run, processes, changeable)
+        if prepared:
+            config = replace(config, source=PreparedConfig(path=prepared))
+        return train_run(config, run, processes, changeable)

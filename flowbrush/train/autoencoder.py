@@ -4,7 +4,7 @@ Beside each checkpoint the averaged weights are written in diffusers' format, wi
 scale that bring their latents to mean 0 and variance 1, as LatentConfig reads them.
 """
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -35,7 +35,7 @@ from flowbrush.train.ema import EMA, exponential
 from flowbrush.train.interruption import Interruption
 from flowbrush.train.journal import Journal, is_time
 from flowbrush.train.optimizer import build_optimizer, learning_rate
-from flowbrush.train.parallel import compile_blocks
+from flowbrush.train.parallel import MeanGradients, compile_blocks
 from flowbrush.train.rejects import Rejects
 from flowbrush.train.run_folder import opened
 
@@ -45,6 +45,7 @@ def train_autoencoder(
 ) -> int:
     """Train until `config.train.pictures` are seen, from the newest checkpoint in `run`, if any.
 
+    Several processes share the work as in `train`.
     changeable: dotted beginnings of the fields in which `config` may differ from the run's own.
     Returns the exit status: 0 when done, 128 + n when signal n stopped it, after a checkpoint.
     Raises UserError for what the user can mend.
@@ -63,25 +64,28 @@ def train_autoencoder(
     dtype = choose_dtype(settings.precision, device)
     if settings.compile:
         compile_blocks(network, dtype, device)
+    gradients, main = MeanGradients(network, processes), processes.is_main
 
-    with opened(run, config, changeable, source.attribution):
+    with opened(run, config, changeable, source.attribution) if main else nullcontext():
         # Go on from the newest whole checkpoint.
-        seen, folder = 0, run / CHECKPOINT_FOLDER
-        if checkpoint.exists(folder):
+        seen, folder, found = 0, run / CHECKPOINT_FOLDER, None
+        if main and checkpoint.exists(folder):
             found = checkpoint.newest(folder, print)
+        if found := processes.gathered(found)[0]:
             seen = checkpoint.load(found, "progress")["pictures"]
             for name, state in learned.items():
                 state.load_state_dict(checkpoint.load(found, name, device))
         if seen >= settings.pictures:
-            print(f"{run}: already trained on {seen:,} pictures")
+            processes.say(f"{run}: already trained on {seen:,} pictures")
             return 0
 
-        rejects, shown = Rejects(run, len(source)), shown_pictures(held_out, source)
+        rejects = Rejects(run, len(source), processes)
+        shown = shown_pictures(held_out, source)
         ahead = batches(source, config.batch, settings.seed, seen, processes.rank, processes.world)
         with (
-            closing(ahead) as loader,
-            Journal(run, config, seen) as journal,
             Interruption() as stop,
+            closing(ahead) as loader,
+            Journal(run, config, seen, silent=not main) as journal,
         ):
             for batch in loader:
                 # Draw the posterior's noise: a function of a picture's place.
@@ -92,7 +96,8 @@ def train_autoencoder(
 
                 # Evaluate the loss and its gradients, in parts.
                 total = torch.zeros((), device=device)
-                for part in torch.arange(len(pictures), device=device).chunk(settings.accumulate):
+                parts = torch.arange(len(pictures), device=device).chunk(settings.accumulate)
+                for i, part in enumerate(parts, start=1):
                     with autocast(dtype, device):
                         posterior = network.encode(pictures[part], return_dict=False)[0]
                         drawn = posterior.mean + posterior.std * noise[part]
@@ -101,7 +106,8 @@ def train_autoencoder(
                     pair = pictures[part], decoded.float()
                     losses = autoencoder_loss(config.loss, *pair, mean, log_variance, distance)
                     loss = losses.sum() / len(pictures)
-                    loss.backward()
+                    with gradients.shared(last=i == len(parts)):
+                        loss.backward()
                     total += loss.detach()
 
                 # Step.
@@ -117,29 +123,32 @@ def train_autoencoder(
                 journal.add(processes.mean(total), norm)
 
                 # Once in a while.
-                done = seen >= settings.pictures
-                if is_time(config.watch.log, seen, b) or done or stop.asked:
+                done, stopped = seen >= settings.pictures, stop.asked(processes)
+                if is_time(config.watch.log, seen, b) or done or stopped:
                     journal.write(seen, lr)
-                if is_time(config.watch.preview, seen, b) or done:
+                if main and (is_time(config.watch.preview, seen, b) or done):
                     space = space_of(config, averaged.state_dict(), sample=False)
                     sheet = preview_pairs(space, shown, run / "previews" / f"{seen:012d}.png")
                     journal.show("preview", sheet, seen)
-                if is_time(config.watch.checkpoint, seen, b) or done or stop.asked:
+                if is_time(config.watch.checkpoint, seen, b) or done or stopped:
                     journal.write(seen, lr)  # refuses what is not finite before it is saved
-                    write_autoencoder(config, averaged.state_dict(), source, written)
-                    states = {name: state.state_dict() for name, state in learned.items()}
-                    states |= {"progress": {"pictures": seen}, "config": to_json(config)}
-                    checkpoint.save(folder, seen, states, config.watch.keep)
-                    journal.draw()
-                if done or stop.asked:
+                    if main:
+                        write_autoencoder(config, averaged.state_dict(), source, written)
+                        states = {name: state.state_dict() for name, state in learned.items()}
+                        states |= {"progress": {"pictures": seen}, "config": to_json(config)}
+                        checkpoint.save(folder, seen, states, config.watch.keep)
+                        journal.draw()
+                if done or stopped:
                     break
 
+        say = processes.say
         if rejects.summary():
-            print(rejects.summary())
-        if stop.asked:
-            print(f"stopped after {seen:,} pictures, and saved; go on with: flowbrush train {run}")
-            return stop.exit_status
-        measured = psnr_of(space_of(config, averaged.state_dict(), sample=False), held_out, source)
-        print(f"{run}: trained on {seen:,} pictures; {measured}")
-        print(f'paint in its latents with space=LatentConfig(model="{written}")')
-        return 0
+            say(rejects.summary())
+        if stopped:
+            say(f"stopped after {seen:,} pictures, and saved; go on with: flowbrush train {run}")
+        elif main:
+            space = space_of(config, averaged.state_dict(), sample=False)
+            say(f"{run}: trained on {seen:,} pictures; {psnr_of(space, held_out, source)}")
+            say(f'paint in its latents with space=LatentConfig(model="{written}")')
+        processes.wait()  # torchrun ends all when one has ended: only when all is written
+        return stop.exit_status if stopped else 0

@@ -3,6 +3,8 @@
 import signal
 from types import FrameType
 
+from flowbrush.processes import Processes
+
 
 class Interruption:
     """After one signal `asked` is true; a second ends the process at once, as without this."""
@@ -11,9 +13,12 @@ class Interruption:
         self.signal = 0
         self._before = {s: signal.signal(s, self._hear) for s in (signal.SIGINT, signal.SIGTERM)}
 
-    @property
-    def asked(self) -> bool:
-        return self.signal != 0
+    def asked(self, processes: Processes) -> bool:
+        """Whether any process has heard a signal: all of them stop after the same step."""
+        heard = processes.largest(self.signal)
+        if heard:  # otherwise left alone: one may be heard at this moment
+            self.signal = heard
+        return bool(heard)
 
     @property
     def exit_status(self) -> int:

@@ -22,15 +22,20 @@ JOURNAL_FILE, CURVE_FILE = "journal.jsonl", "loss.png"
 
 
 class Journal:
-    """Numbers stay on the device until they are written, so that a step does not wait for them."""
+    """Numbers stay on the device until they are written, so that a step does not wait for them.
 
-    def __init__(self, run: Path, config: Experiment, seen: int) -> None:
-        self._run, self._batch = run, config.batch.size
+    One that is `silent`, of a process beside the main one, refuses what is not finite, and no more.
+    """
+
+    def __init__(self, run: Path, config: Experiment, seen: int, silent: bool = False) -> None:
+        self._run, self._batch, self._silent = run, config.batch.size, silent
         self._pending: list[Tensor] = []
-        self._lines = _lines_until(run / JOURNAL_FILE, seen)
-        _lines_until(run / RECORD_FILE, seen)
+        self._lines = [] if silent else _lines_until(run / JOURNAL_FILE, seen)
+        if not silent:
+            _lines_until(run / RECORD_FILE, seen)
         patience = 0.2 if sys.stderr.isatty() else 10  # seconds between two looks of the bar
         self._bar = tqdm(
+            disable=silent,
             mininterval=patience,
             total=config.train.pictures,
             initial=seen,
@@ -38,8 +43,8 @@ class Journal:
             unit_scale=True,
             dynamic_ncols=True,
         )
-        self._board = _tensorboard(run) if config.watch.tensorboard else None
-        self._wandb = _wandb(run, config) if config.watch.wandb else None
+        self._board = _tensorboard(run) if config.watch.tensorboard and not silent else None
+        self._wandb = _wandb(run, config) if config.watch.wandb and not silent else None
         self._since = time.perf_counter()
 
     def add(self, loss: Tensor, norm: Tensor) -> None:
@@ -64,6 +69,8 @@ class Journal:
                     "Lower train.lr or train.clip, or take --train.precision fp32"
                 )
         self._pending.clear()
+        if self._silent:
+            return
         now = time.perf_counter()
         line = {
             "pictures": seen,

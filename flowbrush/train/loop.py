@@ -30,7 +30,7 @@ from flowbrush.train.ema import EMA, exponential, power
 from flowbrush.train.interruption import Interruption
 from flowbrush.train.journal import Journal, is_time
 from flowbrush.train.optimizer import build_optimizer, learning_rate
-from flowbrush.train.parallel import compile_blocks
+from flowbrush.train.parallel import MeanGradients, compile_blocks
 from flowbrush.train.previews import preview, preview_prompts
 from flowbrush.train.rejects import Rejects
 from flowbrush.train.run_folder import opened
@@ -42,6 +42,9 @@ def train(
 ) -> int:
     """Train until `config.train.pictures` are seen, from the newest checkpoint in `run`, if any.
 
+    All processes learn the same weights, each from its part of every batch: pictures, noise, times
+    and order are those of one process. Only dropout inside the network depends on their number.
+    The main one alone paints, measures and writes.
     changeable: dotted beginnings of the fields in which `config` may differ from the run's own.
     Returns the exit status: 0 when done, 128 + n when signal n stopped it, after a checkpoint.
     Raises UserError for what the user can mend.
@@ -72,32 +75,35 @@ def train(
     painter = TextToImage(config, denoiser, encoder, space, device)
     prompts = preview_prompts(config.watch.prompts, source)
     encoder(prompts)  # refuses now what it would refuse at the first preview
-    watched = Watched(config, source, held_out) if config.evaluate.every else None
+    main = processes.is_main
+    watched = Watched(config, source, held_out) if main and config.evaluate.every else None
     dtype = choose_dtype(settings.precision, device)
     if settings.compile:
         compile_blocks(denoiser, dtype, device)
+    gradients = MeanGradients(denoiser, processes)
 
-    with opened(run, config, changeable, source.attribution):
-        record_null(run, encoder.null)
+    with opened(run, config, changeable, source.attribution) if main else nullcontext():
         # Go on from the newest whole checkpoint.
-        seen, folder = 0, run / CHECKPOINT_FOLDER
-        if checkpoint.exists(folder):
-            found = checkpoint.newest(folder, print)
+        seen, folder, found = 0, run / CHECKPOINT_FOLDER, None
+        if main:
+            record_null(run, encoder.null)
+            found = checkpoint.newest(folder, print) if checkpoint.exists(folder) else None
+        if found := processes.gathered(found)[0]:
             seen = checkpoint.load(found, "progress")["pictures"]
             weights = checkpoint.load(found, "model", device)
             checkpoint.check_fits(weights, network, f"{run}: {OTHERS}")
             for name in learned.keys() & checkpoint.names(found):  # imported: no optimizer
                 learned[name].load_state_dict(checkpoint.load(found, name, device))
         if seen >= settings.pictures:
-            print(f"{run}: already trained on {seen:,} pictures")
+            processes.say(f"{run}: already trained on {seen:,} pictures")
             return 0
 
-        rejects = Rejects(run, len(source))
+        rejects = Rejects(run, len(source), processes)
         ahead = batches(source, config.batch, settings.seed, seen, processes.rank, processes.world)
         with (
-            closing(ahead) as loader,
-            Journal(run, config, seen) as journal,
             Interruption() as stop,
+            closing(ahead) as loader,
+            Journal(run, config, seen, silent=not main) as journal,
         ):
             for batch in loader:
                 # Draw noise, times and dropped captions: functions of a picture's place.
@@ -119,9 +125,11 @@ def train(
                 condition = given.to(device).replaced_where(dropped.to(device), null)
 
                 # Evaluate the loss and its gradients, in parts.
-                torch.manual_seed(derive(settings.seed, "layers", seen))  # of the network's dropout
+                key = derive(settings.seed, "layers", seen + processes.rank)
+                torch.manual_seed(key)  # of the network's dropout
                 total = torch.zeros((), device=device)
-                for part in torch.arange(len(data), device=device).chunk(settings.accumulate):
+                parts = torch.arange(len(data), device=device).chunk(settings.accumulate)
+                for i, part in enumerate(parts, start=1):
                     with autocast(dtype, device):
                         losses = flow_loss(
                             denoiser,
@@ -132,7 +140,8 @@ def train(
                             config.flow.loss_space,
                         )
                     loss = losses.float().sum() / len(data)
-                    loss.backward()
+                    with gradients.shared(last=i == len(parts)):
+                        loss.backward()
                     total += loss.detach()
 
                 # Step.
@@ -148,34 +157,38 @@ def train(
                 journal.add(processes.mean(total), norm)
 
                 # Once in a while.
-                done = seen >= settings.pictures
-                if is_time(config.watch.log, seen, b) or done or stop.asked:
+                done, stopped = seen >= settings.pictures, stop.asked(processes)
+                if is_time(config.watch.log, seen, b) or done or stopped:
                     journal.write(seen, lr)
-                if is_time(config.watch.preview, seen, b) or done:
+                if main and (is_time(config.watch.preview, seen, b) or done):
                     with painting.in_place() if painting else nullcontext():
                         sheet = preview(painter, prompts, run / "previews" / f"{seen:012d}.png")
                     journal.show("preview", sheet, seen)
                 if watched and (is_time(config.evaluate.every, seen, b) or done):
                     with painting.in_place() if painting else nullcontext():
                         journal.evaluated(watched.evaluation(painter, seen))
-                if powers and is_time(config.watch.average, seen, b):
+                if main and powers and is_time(config.watch.average, seen, b):
                     snapshot = {name: average.state_dict() for name, average in powers.items()}
                     checkpoint.save(run / AVERAGES_FOLDER, seen, snapshot, keep=None)
-                if is_time(config.watch.checkpoint, seen, b) or done or stop.asked:
+                if is_time(config.watch.checkpoint, seen, b) or done or stopped:
                     journal.write(seen, lr)  # refuses what is not finite before it is saved
-                    states = {name: state.state_dict() for name, state in learned.items()}
-                    states |= {"progress": {"pictures": seen}, "config": to_json(config)}
-                    checkpoint.save(folder, seen, states, config.watch.keep)
-                    journal.draw()
-                if done or stop.asked:
+                    if main:
+                        states = {name: state.state_dict() for name, state in learned.items()}
+                        states |= {"progress": {"pictures": seen}, "config": to_json(config)}
+                        checkpoint.save(folder, seen, states, config.watch.keep)
+                        journal.draw()
+                if done or stopped:
                     break
 
+        say, cut = processes.say, sum(processes.gathered(encoder.cut))
         if rejects.summary():
-            print(rejects.summary())
-        if encoder.cut:
-            print(f"captions longer than the text encoder reads, and cut: {encoder.cut:,}")
-        if stop.asked:
-            print(f"stopped after {seen:,} pictures, and saved; go on with: flowbrush train {run}")
-            return stop.exit_status
-        print(f"{run}: trained on {seen:,} pictures; paint with: flowbrush sample {run} PROMPT ...")
-        return 0
+            say(rejects.summary())
+        if cut:
+            say(f"captions longer than the text encoder reads, and cut: {cut:,}")
+        if stopped:
+            say(f"stopped after {seen:,} pictures, and saved; go on with: flowbrush train {run}")
+        else:
+            how = f"paint with: flowbrush sample {run} PROMPT ..."
+            say(f"{run}: trained on {seen:,} pictures; {how}")
+        processes.wait()  # torchrun ends all when one has ended: only when all is written
+        return stop.exit_status if stopped else 0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from flowbrush.data.batches import Batch
 from flowbrush.errors import UserError
+from flowbrush.processes import Processes
 
 REJECTS_FILE = "rejected.jsonl"
 MOST = 0.1  # share of the pictures read; more stops the run
@@ -12,22 +13,28 @@ FEWEST_READ = 100  # before that share means anything
 
 
 class Rejects:
-    """The broken pictures met so far, each once. There are `size` pictures in all."""
+    """The broken pictures met so far, each once, by any process. The main one lists them.
 
-    def __init__(self, run: Path, size: int) -> None:
+    There are `size` pictures in all.
+    """
+
+    def __init__(self, run: Path, size: int, processes: Processes) -> None:
         self.path, self._size, self._read = run / REJECTS_FILE, size, 0
+        self._processes = processes
         lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
         self._known = {json.loads(line)["picture"] for line in lines}
 
     def add(self, batch: Batch) -> None:
         """Take in what a batch skipped. Raises UserError once more than a tenth are broken."""
-        self._read += len(batch.places) + len(batch.broken)
-        for error in batch.broken:
+        broken = [error for part in self._processes.gathered(batch.broken) for error in part]
+        self._read += len(batch.places) * self._processes.world + len(broken)
+        for error in broken:
             if error.name not in self._known:
                 self._known.add(error.name)
                 entry = {"picture": error.name, "reason": error.reason}
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                if self._processes.is_main:
+                    with self.path.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         read = min(self._size, max(self._read, FEWEST_READ))
         if len(self._known) > MOST * read:
             raise UserError(

@@ -94,16 +94,16 @@ def test_wandb_runs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_broken_pictures_are_listed_once_each(tmp_path: Path) -> None:
-    rejects = Rejects(tmp_path, size=1_000)
+    rejects = Rejects(tmp_path, 1_000, CPU)
     rejects.add(batch("a.png", "b.png"))
     rejects.add(batch("a.png"))
     listed = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
     assert [entry["picture"] for entry in listed] == ["a.png", "b.png"]
-    assert "2 broken pictures were skipped" in Rejects(tmp_path, size=1_000).summary()
+    assert "2 broken pictures were skipped" in Rejects(tmp_path, 1_000, CPU).summary()
 
 
 def test_more_than_a_tenth_broken_stops_the_run(tmp_path: Path) -> None:
-    rejects = Rejects(tmp_path, size=20)
+    rejects = Rejects(tmp_path, 20, CPU)
     rejects.add(batch("a.png", "b.png"))
     with pytest.raises(UserError, match="3 of about 20 pictures are broken, more than a tenth"):
         rejects.add(batch("c.png"))

@@ -1,0 +1,210 @@
+"""One run by two processes. Run by torchrun, this file trains what the tests compare."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from tiny import tiny
+from torch import nn
+
+from flowbrush import checkpoint
+from flowbrush.cli import main
+from flowbrush.errors import FirstError
+from flowbrush.experiment import ExperimentConfig
+from flowbrush.processes import Processes, joined_processes
+from flowbrush.train.loop import train
+from flowbrush.train.parallel import MeanGradients
+
+CPU, TESTS = Processes(torch.device("cpu")), Path(__file__).parents[1]
+WHOLE, HALF, PICTURES = 400, 200, ("train.pictures",)
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+TRAIN = ["-m", "--", "flowbrush", "train", f"{TESTS / 'tiny.py'}:tiny"]
+LOST = "flowbrush: another process of the run has ended"
+
+
+def until(pictures: int, parts: int = 1) -> ExperimentConfig:
+    """A line of the journal for each step."""
+    config = tiny()
+    settings = replace(config.train, pictures=pictures, schedule="constant", accumulate=parts)
+    watch = replace(config.watch, log=8, checkpoint=HALF, preview=WHOLE)
+    return replace(config, train=settings, watch=watch)
+
+
+def by_two(folder: Path) -> None:
+    with joined_processes("cpu") as processes:
+        for name, pictures in [
+            ("two", WHOLE),
+            ("two in parts", WHOLE),
+            ("two and two", HALF),
+            ("two and two", WHOLE),
+            ("two and one", HALF),
+            ("one and two", WHOLE),
+        ]:
+            config = until(pictures, parts=2 if name == "two in parts" else 1)
+            train(config, folder / name, processes, PICTURES)
+        odd = replace(until(WHOLE), batch=replace(tiny().batch, size=7))
+        train(odd, folder / "odd", processes)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run by one process and by two, undisturbed and in two halves."""
+    folder = tmp_path_factory.mktemp("runs")
+    train(until(WHOLE), folder / "one", CPU)
+    train(until(WHOLE, parts=2), folder / "one in parts", CPU)
+    train(until(HALF), folder / "one and two", CPU)
+    command = [*TORCHRUN, __file__, str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment())
+    (folder / "said").write_text(done.stdout)
+    train(until(WHOLE), folder / "two and one", CPU, PICTURES)
+    return folder
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
+
+
+def losses(run: Path) -> torch.Tensor:
+    lines = (run / "journal.jsonl").read_text().splitlines()
+    return torch.tensor([json.loads(line)["loss"] for line in lines])
+
+
+def states(run: Path) -> dict[str, torch.Tensor]:
+    """Weights, averages and the optimizer's moments of the newest checkpoint."""
+    newest = checkpoint.newest(run / "checkpoints", print)
+    found = {}
+    for name in ("model", "ema_0.9", "ema_0.5"):
+        found |= {f"{name} {key}": w for key, w in checkpoint.load(newest, name).items()}
+    for number, moments in checkpoint.load(newest, "optimizer")["state"].items():
+        found |= {f"{number} {key}": moment for key, moment in moments.items()}
+    return found
+
+
+def assert_equal(one: Path, other: Path, rounding: float) -> None:
+    first, second = states(one), states(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], atol=rounding, rtol=rounding)
+
+
+@pytest.mark.parametrize("other", ["two", "one in parts", "two in parts"])
+def test_fifty_steps_have_the_same_losses_and_weights_however_they_are_shared(
+    runs: Path, other: str
+) -> None:
+    assert len(losses(runs / "one")) == 50
+    torch.testing.assert_close(losses(runs / "one"), losses(runs / other), atol=0, rtol=1e-5)
+    assert_equal(runs / "one", runs / other, rounding=1e-5)
+
+
+def test_two_processes_go_on_to_the_same_bits(runs: Path) -> None:
+    assert_equal(runs / "two", runs / "two and two", rounding=0)
+
+
+@pytest.mark.parametrize("other", ["two and one", "one and two"])
+def test_another_number_of_processes_goes_on_with_the_same_run(runs: Path, other: str) -> None:
+    torch.testing.assert_close(losses(runs / "one"), losses(runs / other), atol=0, rtol=1e-5)
+    assert_equal(runs / "one", runs / other, rounding=1e-5)
+
+
+def test_the_folder_of_two_processes_is_that_of_one(runs: Path) -> None:
+    def files(run: Path) -> set[str]:
+        return {str(path.relative_to(run)) for path in run.rglob("*")}
+
+    assert files(runs / "two") == files(runs / "one")
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step_and_saves(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with started(run) as child:
+        wait_for(child, lambda: (run / "journal.jsonl").exists())
+        process(child, rank=1).send_signal(signal.SIGTERM)
+        said, report = child.communicate(timeout=300)
+    assert child.returncode != 0 and re.search(r"exitcode +: 143", report)
+    assert_stopped(run, said)
+    assert "flowbrush:" not in report  # no error
+
+
+def test_a_lost_process_ends_the_others_and_torchrun_goes_on_until_it_is_told_to_stop(
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    with started(run, restarts=1) as child:
+        wait_for(child, lambda: done(run) > 0)
+        process(child, rank=1).kill()
+        before = done(run)
+        wait_for(child, lambda: done(run) > before + 400)  # more than was being written
+        child.send_signal(signal.SIGINT)
+        said, report = child.communicate(timeout=300)
+    assert child.returncode != 0
+    assert report.count(LOST) == 1
+    assert_stopped(run, said)
+
+
+def assert_stopped(run: Path, said: str) -> None:
+    assert 0 < done(run) < 100_000
+    assert said.count(f"stopped after {done(run):,} pictures") == 1
+    assert f"go on with: flowbrush train {run}" in said
+
+
+def test_a_mistake_is_said_once(runs: Path, monkeypatch, capsys) -> None:
+    said = (runs / "said").read_text()
+    assert said.count("batch.size: 2 processes do not divide 7") == 1
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main(["train", "no such recipe"]) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_a_single_process_shares_nothing() -> None:
+    network = nn.Linear(2, 1)
+    gradients = MeanGradients(network, CPU)
+    with gradients.shared(last=True):
+        network(torch.ones(1, 2)).sum().backward()
+    assert network.weight.grad is not None and network.weight.grad.tolist() == [[1.0, 1.0]]
+
+
+@contextmanager
+def started(run: Path, restarts: int = 0) -> Iterator[subprocess.Popen[str]]:
+    options = ["--run", str(run), "--train.pictures", "100000", "--watch.checkpoint", "400"]
+    command = [*TORCHRUN, f"--max-restarts={restarts}", *TRAIN, *options]
+    pipe = subprocess.PIPE
+    child = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment())
+    try:
+        yield child
+    finally:
+        child.terminate()  # and with it the processes that it started
+        child.communicate()
+
+
+def done(run: Path) -> int:
+    """Pictures of the newest finished checkpoint."""
+    found = (run / "checkpoints").glob("[0-9]*")
+    return max((int(path.name) for path in found), default=0)
+
+
+def wait_for(child: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
+    while not ready():
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.02)
+
+
+def process(torchrun: subprocess.Popen[str], rank: int) -> psutil.Process:
+    children = psutil.Process(torchrun.pid).children()
+    return next(one for one in children if one.environ().get("RANK") == str(rank))
+
+
+if __name__ == "__main__":
+    try:
+        by_two(Path(sys.argv[1]))
+    except FirstError as error:
+        print(error)
