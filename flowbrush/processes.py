@@ -92,7 +92,7 @@ def joined_processes(device: str = "auto") -> Iterator[Processes]:
     An error ends all of them. The process that met it first raises it, a UserError as FirstError;
     the others exit without a word. Raises UserError as `own_device` does.
     """
-    rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, world = rank_and_world()
     if world == 1:
         yield Processes(own_device(device))
         return
@@ -121,6 +121,11 @@ def joined_processes(device: str = "auto") -> Iterator[Processes]:
     finally:  # after the claim to be first: the others notice it, and raise
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Which of how many processes torchrun says that this is; 0 of 1 without it."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def _is_first_error(store: distributed.Store) -> bool:

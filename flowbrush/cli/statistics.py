@@ -1,6 +1,6 @@
 """`flowbrush evaluate latents` and `reference`: pictures measured once, before a run."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -84,10 +84,7 @@ def reference(arguments: list[str]) -> int:
 
     given = Referring(ReferenceOptions(), begun)
     chosen = parse(Referring, given, rest, f"flowbrush {usage}")
-    options, config = (
-        chosen.options,
-        replace(chosen.config, source=unprepared(chosen.config.source)),
-    )
+    options, config = chosen.options, chosen.config
     if options.to.suffix != ".npz":
         raise UserError(f"--to {options.to}: end it in .npz")
     pictures = unprepared(config.source)

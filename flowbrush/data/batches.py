@@ -11,13 +11,12 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float16, UInt8
 from torch import Tensor
 
 from flowbrush.condition import Condition
 from flowbrush.data.order import Order, order_of
-from flowbrush.data.source import Example, Features, Picture, Source, UnreadablePicture
+from flowbrush.data.source import Example, Features, Picture, Source, UnreadablePicture, stacked
 from flowbrush.errors import UserError
 from flowbrush.randomness import uniform
 
@@ -72,10 +71,9 @@ class _Placed:
 
 
 def _together(examples: list[_Placed]) -> Batch:
-    pictures = torch.from_numpy(np.stack([example.picture for example in examples]))
     features = [example.features.condition() for example in examples if example.features]
     return Batch(
-        pictures.permute(0, 3, 1, 2).contiguous(),
+        stacked([example.picture for example in examples]),
         [example.caption for example in examples],
         [example.place for example in examples],
         [error for example in examples for error in example.broken],

@@ -61,6 +61,11 @@ class Example:
     features: Mapping[str, Features] | None = None
 
 
+def stacked(pictures: Sequence[Picture]) -> UInt8[Tensor, "b 3 H W"] | Float16[Tensor, "b s h w"]:
+    """Pictures of one shape as a batch, their channels first."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+
+
 class UnreadablePicture(Exception):
     """A picture that cannot be decoded; it is skipped, counted and listed."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowbrush.contact_sheet import contact_sheet
 from flowbrush.data import EmojiConfig, EmojiVariantsConfig
-from flowbrush.data.source import Source, UnreadablePicture
+from flowbrush.data.source import Source, UnreadablePicture, stacked
 from flowbrush.data.split import split
 from flowbrush.errors import UserError
 from flowbrush.evaluate.composition import pairs
@@ -44,9 +44,7 @@ class Asked:
     def real(self, together: int = 64) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
         """The real pictures, in parts."""
         for i in range(0, len(self), together):
-            pictures = [self.source[n].picture for n in self.indices[i : i + together]]
-            parts = [torch.tensor(picture).permute(2, 0, 1) for picture in pictures]
-            yield torch.stack(parts).contiguous()
+            yield stacked([self.source[n].picture for n in self.indices[i : i + together]])
 
 
 def asked(source: Source, most: int, kinds: Sequence[str] = ()) -> Asked:

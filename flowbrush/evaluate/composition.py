@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flowbrush.contact_sheet import contact_sheet
 from flowbrush.data.emoji_variants import EmojiVariants, EmojiVariantsConfig, Variant
-from flowbrush.data.source import Example, Source
+from flowbrush.data.source import Source, stacked
 from flowbrush.data.split import Part
 from flowbrush.errors import UserError
 from flowbrush.evaluate.intervals import Measured, of_share
@@ -42,7 +42,7 @@ def catalogue(source: Source) -> Catalogue | None:
     if not isinstance(source, EmojiVariants):
         return None
     whole = replace(source.config, part="all").build(source.size)
-    return Catalogue(whole.variants, _pictures([whole[i] for i in range(len(whole))]))
+    return Catalogue(whole.variants, stacked([whole[i].picture for i in range(len(whole))]))
 
 
 def pairs(config: EmojiVariantsConfig, size: int, most: int = 0) -> Part:
@@ -93,7 +93,9 @@ def sheet(
     chosen = spread(each, len(painted))
     examples = [source[i] for i in chosen]
     captions = [text for one in examples for text in (one.captions[kind], "real")]
-    beside = torch.stack([painted[chosen], _pictures(examples)], dim=1).flatten(0, 1)
+    beside = torch.stack(
+        [painted[chosen], stacked([one.picture for one in examples])], dim=1
+    ).flatten(0, 1)
     return contact_sheet(beside, captions, cell=160)
 
 
@@ -125,8 +127,3 @@ def _share(
     chance = sum(test(asked, one) for asked, _ in rows for one in among.variants) / (n * m)
     by = f"the nearest of {m:,} real pictures; a random one: {chance:.4f}"
     return [Measured(name, *share, n, by, better, "none")]
-
-
-def _pictures(examples: Sequence[Example]) -> UInt8[Tensor, "n 3 H W"]:
-    pictures = [torch.tensor(one.picture) for one in examples]
-    return torch.stack(pictures).permute(0, 3, 1, 2).contiguous()

@@ -25,6 +25,7 @@ from flowbrush.evaluate.intervals import (
     blocks,
     interval,
     jackknife,
+    of_mean,
 )
 
 ROWS = 1024  # of a matrix over pairs of pictures that are held at once
@@ -395,6 +396,5 @@ def clip_score(
     if len(x) != len(y):
         raise UserError(f"CLIP score: {len(x):,} pictures and {len(y):,} captions")
     scores = 100 * (normalize(x) * normalize(y)).sum(dim=1).clamp(min=0)
-    value, n = float(scores.mean()), len(scores)
-    ends = interval(value, jackknife((scores.sum() - scores) / (n - 1), n))
-    return Measured("CLIP score", value, *ends, n, features, better="higher", bias="none")
+    figure = of_mean(scores)
+    return Measured("CLIP score", *figure, len(scores), features, better="higher", bias="none")

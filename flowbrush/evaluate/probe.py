@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from flowbrush.data.emoji import Emoji, EmojiConfig
+from flowbrush.data.source import stacked
 from flowbrush.evaluate.efficientnet import EfficientNetConfig
 from flowbrush.evaluate.features import PictureFeatures
 from flowbrush.randomness import uniform
@@ -127,7 +128,7 @@ def emoji_probe(cache: Path, device: torch.device, say: Callable[[str], None]) -
 
 def _fit(source: Emoji, features: PictureFeatures, text: TextEncoder) -> dict[str, Tensor]:
     examples = [source[i] for i in range(len(source))]
-    x = features(torch.stack([torch.tensor(e.picture).permute(2, 0, 1) for e in examples]))
+    x = features(stacked([example.picture for example in examples]))
     names = {kind: _vectors(text, [e.captions[kind] for e in examples]) for kind in LANGUAGES}
     held = is_held_out(source.characters)
     line = fitted(x[~held], torch.stack(list(names.values())).mean(dim=0)[~held], RIDGE)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from flowbrush.data.source import Source, UnreadablePicture
+from flowbrush.data.source import Source, UnreadablePicture, stacked
 from flowbrush.spaces import Space
 
 
@@ -22,14 +22,10 @@ def readable(
         except UnreadablePicture:
             continue
         if len(held) == together:
-            yield _stacked(held)
+            yield stacked(held)
             held = []
     if held:
-        yield _stacked(held)
-
-
-def _stacked(held: list[UInt8[np.ndarray, "size size 3"]]) -> UInt8[Tensor, "_ 3 size size"]:
-    return torch.from_numpy(np.stack(held)).permute(0, 3, 1, 2).contiguous()
+        yield stacked(held)
 
 
 def reconstructed(space: Space, pictures: UInt8[Tensor, "b 3 H W"]) -> UInt8[Tensor, "b 3 H W"]:

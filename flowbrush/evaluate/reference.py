@@ -6,7 +6,7 @@ read too. Ours also says whose features and pictures they are, and holds the vec
 
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from flowbrush.checkpoint import sync
-from flowbrush.data.source import Source, UnreadablePicture
+from flowbrush.data.source import Picture, Source, UnreadablePicture, stacked
 from flowbrush.errors import UserError
 from flowbrush.evaluate.features import PictureFeatures
 from flowbrush.evaluate.metrics import Gaussian, Moments
+from flowbrush.evaluate.spread import spread
 
 KEPT = 50_000  # pictures whose vectors are kept; of Inception they are 410 MB
 TOGETHER = 32
@@ -73,9 +74,10 @@ def make_reference(
 
     described: the source, in words. Raises UserError where it holds latents, or fewer than 2.
     """
-    count = min(limit or len(source), len(source))
+    indices = spread(limit, len(source))
+    count = len(indices)
     moments, vectors, broken = Moments(features.width), [], Broken()
-    for pictures in _batches(source, [i * len(source) // count for i in range(count)], broken):
+    for pictures in _batches(source, indices, broken):
         found = features(pictures)
         moments.add(found)
         vectors += [found] if count <= KEPT else []
@@ -96,9 +98,9 @@ class Broken:
 
 
 def _batches(
-    source: Source, indices: list[int], broken: Broken
+    source: Source, indices: Sequence[int], broken: Broken
 ) -> Iterator[UInt8[Tensor, "b 3 size size"]]:
-    held: list[Tensor] = []
+    held: list[Picture] = []
     for i in indices:
         try:
             picture = source[i].picture
@@ -108,12 +110,12 @@ def _batches(
             continue
         if picture.dtype != np.uint8:
             raise UserError("source: it holds latents; a reference is made of pictures themselves")
-        held.append(torch.tensor(picture).permute(2, 0, 1))
+        held.append(picture)
         if len(held) == TOGETHER:
-            yield torch.stack(held)
+            yield stacked(held)
             held = []
     if held:
-        yield torch.stack(held)
+        yield stacked(held)
 
 
 def read_reference(path: Path, features: PictureFeatures) -> Reference:

@@ -1,6 +1,5 @@
 """Encode a source once, shard by shard, from wherever an earlier try stopped."""
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from flowbrush.experiment import ExperimentConfig, with_classes
 from flowbrush.prepare.manifest import completed, opened, plan
 from flowbrush.prepare.ray_engine import encode_with_ray
 from flowbrush.prepare.shards import Work, is_finished, write_shard
-from flowbrush.processes import own_device
+from flowbrush.processes import own_device, rank_and_world
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def prepare(config: ExperimentConfig, options: PrepareConfig) -> Done:
     source = config.source.build(config.size)
     config = with_classes(config, source)
     manifest = opened(folder, plan(config, source, options.shard))
-    rank, world = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, world = rank_and_world()
     mine = [n for n in range(rank, manifest.shards, world) if not is_finished(folder, n)]
     known = conditions_metadata(folder).get("prompts") == list(config.watch.prompts)
     work = Work(config, manifest, folder, options.batch)

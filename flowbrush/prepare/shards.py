@@ -23,7 +23,7 @@ from flowbrush import config_io
 from flowbrush.checkpoint import sha256, sync
 from flowbrush.condition import Condition
 from flowbrush.data.prepared import CONDITIONS_FILE, Manifest, conditions_metadata, shard_path
-from flowbrush.data.source import Example, Source, UnreadablePicture
+from flowbrush.data.source import Example, Source, UnreadablePicture, stacked
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.spaces import Space
@@ -175,7 +175,7 @@ class _Reading:
                     self._take(i, example)
                     pictures.append(example.picture)
             if pictures:
-                yield torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+                yield stacked(pictures)
             tick(len(part))
 
     def _take(self, i: int, example: Example) -> None:
