@@ -72,12 +72,14 @@ def evaluate_once(
     run: Path,
     sampling: SamplingConfig,
     measuring: Measuring,
+    loss: ValidationLoss | None,
     processes: Processes,
     done: Callable[[int], object],
 ) -> Evaluation | None:
     """Paint with the other processes; the main one measures and adds a line to the record.
 
-    None in the others. done: told of the pictures as they come. Raises UserError as the parts do.
+    None in the others. loss: of the weights, however they paint. done: told of the pictures as they
+    come. Raises UserError as the parts do.
     """
     what, began = measuring.what, time.perf_counter()
     job = Job(what.captions, sampling, painter.weights, painter.seen, measuring.seed)
@@ -92,7 +94,6 @@ def evaluate_once(
         began = time.perf_counter()
         measured += by_features(what, painted, by, run)
         seconds[by.features.name] = time.perf_counter() - began
-    loss = measuring.validation(painter)
     found = evaluation(
         painter.seen,
         painter.weights,
@@ -124,8 +125,9 @@ def sweep(
     found = []
     for weights, group in itertools.groupby(ways, key=lambda way: way.weights):
         painter = load(weights)
+        loss = measuring.validation(painter) if processes.is_main else None
         for way in group:
-            one = evaluate_once(painter, run, way.sampling, measuring, processes, done)
+            one = evaluate_once(painter, run, way.sampling, measuring, loss, processes, done)
             if one:
                 found.append((way, one))
                 if axes:
