@@ -79,7 +79,10 @@ def evaluate(arguments: list[str]) -> int:
     what = of_run(own, options.limit, options.kinds)
     with joined_processes(options.device) as processes:
         names = options.features if processes.is_main else ()
-        by = [comparison(chosen.models.named(name), options.reference) for name in names]
+        by = [
+            comparison(chosen.models.named(name), options.reference, what, processes.device)
+            for name in names
+        ]
         measuring = Measuring(
             what=what,
             comparisons=by,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from flowbrush.data.shapes_world import Scene
@@ -17,7 +17,7 @@ from flowbrush.evaluate.features import FeaturesConfig, PictureFeatures
 from flowbrush.evaluate.inception import Inception
 from flowbrush.evaluate.intervals import Measured, of_mean, of_share
 from flowbrush.evaluate.probe import emoji_probe
-from flowbrush.evaluate.reference import Reference, read_reference
+from flowbrush.evaluate.reference import read_reference
 from flowbrush.evaluate.right_first import ground_errors, is_right_first
 from flowbrush.evaluate.vision_transformers import CLIPFeaturesConfig, DINOv2Features
 from flowbrush.processes import choose_device
@@ -95,30 +95,35 @@ class Comparison:
 
     features: PictureFeatures
     text: TextEncoder | None  # of captions, where the features have a like
-    reference: Reference | None  # None = the examples' own pictures
+    real: Float[Tensor, "m d"] | None  # None = of a reference that keeps no vectors
+    known: Float[Tensor, "m d"] | metrics.Gaussian  # what FID compares with
 
 
-def comparison(config: FeaturesConfig, reference: Path | None) -> Comparison:
-    """Raises UserError where the model or the reference cannot be had."""
-    device = choose_device()
+def comparison(
+    config: FeaturesConfig, reference: Path | None, what: Asked, device: torch.device
+) -> Comparison:
+    """With a reference, or else the examples' own pictures, whose features are made here, once.
+
+    Raises UserError where the model or the reference cannot be had.
+    """
     features = config.build(device)
     text = config.build_text(device) if isinstance(config, CLIPFeaturesConfig) else None
-    return Comparison(features, text, read_reference(reference, features) if reference else None)
+    if reference is None:
+        own = torch.cat([features(part) for part in what.real()])
+        return Comparison(features, text, own, own)
+    read = read_reference(reference, features)
+    return Comparison(
+        features, text, read.vectors, read.gaussian if read.vectors is None else read.vectors
+    )
 
 
 def by_features(what: Asked, painted: Parts, by: Comparison, cache: Path) -> list[Measured]:
     """The metrics that are usual with these features. cache: a folder for what is fitted once."""
-    features, found = by.features, list[Measured]()
+    features, real, found = by.features, by.real, list[Measured]()
     own = torch.cat([features(part) for part in painted])
-    if by.reference is None:
-        real: Tensor | None = torch.cat([features(part) for part in what.real()])
-    else:
-        real = by.reference.vectors
     if isinstance(features, Inception | DINOv2Features):
         name = "FID" if isinstance(features, Inception) else "FD-DINOv2"
-        known = by.reference.gaussian if real is None and by.reference else real
-        assert known is not None
-        found.append(metrics.fid(own, known, features.name, name))
+        found.append(metrics.fid(own, by.known, features.name, name))
     if real is not None and by.text is None:
         found.append(metrics.kid(own, real, features.name))
     if real is not None and isinstance(features, Inception | DINOv2Features):

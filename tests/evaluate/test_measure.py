@@ -94,7 +94,8 @@ def test_clip_measures_pictures_and_their_captions(tmp_path, monkeypatch):
     monkeypatch.setattr(CLIPFeaturesConfig, "build_text", lambda *_: words)
     what = asked(SOURCE, 30)
     painted = [*what.real(), *what.real()]
-    found = values(by_features(what, painted, comparison(CLIPFeaturesConfig(), None), tmp_path))
+    by = comparison(CLIPFeaturesConfig(), None, what, torch.device("cpu"))
+    found = values(by_features(what, painted, by, tmp_path))
     assert set(found) == {"CMMD", "unbiased CMMD", "CLIP score"}
     assert found["CMMD"] == pytest.approx(0.0, abs=1e-6)
     assert 90 < found["CLIP score"] <= 100, "white ground points where all ones do"
