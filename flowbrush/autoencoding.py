@@ -132,6 +132,8 @@ class AutoencoderExperiment:
             raise UserError(f"held_out: {self.held_out}; it must be in [0, 1)")
         if self.train.power_ema:
             raise UserError("train.power_ema: an autoencoder keeps none; leave it out")
+        if self.train.recompute or self.train.sharding != "none":
+            raise UserError("train: an autoencoder has no recompute and sharding; leave them out")
         if self.batch.size % self.train.accumulate:
             raise UserError(
                 f"train.accumulate: {self.train.accumulate} parts do not divide a batch of "

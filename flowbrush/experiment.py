@@ -23,6 +23,7 @@ from flowbrush.spaces import PixelConfig, Space, SpaceConfig
 from flowbrush.text import LabelsConfig, SentenceConfig, TextConfig, TextEncoder
 from flowbrush.text.prepared import PreparedText
 
+Sharding = Literal["none", "full", "hybrid"]
 LONGEST_POWER_EMA = 12**-0.5  # relative length of the plain mean of all steps
 
 
@@ -46,10 +47,16 @@ class TrainConfig:
     power_ema: tuple[float, ...] = ()  # relative lengths of more; of two come all others, later
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of each block
+    recompute: bool = False  # blocks are computed again in backward, for less memory
+    sharding: Sharding = "none"  # of weights, moments, averages: over all processes, or a machine's
+    skip_above: float = 100.0  # times the usual gradient's length a step is skipped; 0 = never
+    most_skipped: int = 10  # steps in a row; as many stop the run
 
     def __post_init__(self) -> None:
         if self.pictures < 1 or self.accumulate < 1 or self.lr <= 0 or self.clip <= 0:
             raise UserError("train: pictures, accumulate, lr and clip must be above 0")
+        if self.skip_above < 0 or self.most_skipped < 1:
+            raise UserError("train: skip_above must be 0 or more, most_skipped 1 or more")
         if not all(0 <= decay < 1 for decay in self.ema) or not 0 <= self.caption_dropout <= 1:
             raise UserError("train: the decays of ema must be in [0, 1), caption_dropout in [0, 1]")
         if not 0 <= self.encoder_dropout <= 1:

@@ -78,6 +78,8 @@ def together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         place, _, reason = str(error).splitlines()[0].rpartition(".cc:")  # of gloo's line
+        if not place and not isinstance(error, distributed.DistError):
+            raise  # an error of what is computed in between
         said = reason.partition("] ")[2].partition(". ")[0] if place else reason
         raise LostProcess(
             f"another process of the run has ended ({said}); start it again, and it goes on from "

@@ -9,6 +9,21 @@ import tyro
 from flowbrush.cli.options import TINY_MODELS, Tiny, first_word, parse
 from flowbrush.errors import UserError
 
+# What a run that goes on may do otherwise than before: for how long, with how much memory, and what
+# mends one that went wrong.
+CHANGEABLE = (
+    "source.path",
+    "train.pictures",
+    "train.lr",
+    "train.clip",
+    "train.precision",
+    "train.accumulate",
+    "train.recompute",
+    "train.sharding",
+    "train.skip_above",
+    "train.most_skipped",
+)
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -54,7 +69,7 @@ def train(arguments: list[str]) -> int:
     from flowbrush.train.autoencoder import train_autoencoder
     from flowbrush.train.loop import train as train_run
 
-    changeable = ("watch.", "evaluate.", *(("train.pictures", "source.path") if going_on else ()))
+    changeable = ("watch.", "evaluate.", *(CHANGEABLE if going_on else ()))
     config, prepared = chosen.config, chosen.options.prepared
     if prepared and isinstance(config, AutoencoderExperiment):
         raise UserError("--prepared: an autoencoder learns from pictures; leave it out")

@@ -32,12 +32,14 @@ from flowbrush.train.autoencoder_folder import (
     write_autoencoder,
 )
 from flowbrush.train.ema import EMA, exponential
+from flowbrush.train.guard import Guard
 from flowbrush.train.interruption import Interruption
 from flowbrush.train.journal import Journal, is_time
-from flowbrush.train.optimizer import build_optimizer, learning_rate
-from flowbrush.train.parallel import MeanGradients, compile_blocks
+from flowbrush.train.optimizer import build_optimizer, learning_rate, moments
+from flowbrush.train.parallel import MeanGradients, clipped, compile_blocks
 from flowbrush.train.rejects import Rejects
 from flowbrush.train.run_folder import opened
+from flowbrush.train.saving import Saving
 
 
 def train_autoencoder(
@@ -59,8 +61,15 @@ def train_autoencoder(
     network, distance = build_autoencoder(config, device), config.loss.build_distance(device)
     optimizer = build_optimizer(network, settings)
     emas = {f"ema_{decay}": EMA(network, exponential(decay)) for decay in settings.ema}
-    learned: dict[str, checkpoint.Stateful] = {"model": network, "optimizer": optimizer, **emas}
-    averaged: checkpoint.Stateful = next(iter(emas.values()), network)  # what is written and shown
+    guard = Guard(optimizer, settings, device)
+    averages = {name: ema.state_dict() for name, ema in emas.items()}
+    learned = {
+        "model": network.state_dict(),
+        "optimizer": moments(network, optimizer),
+        "guard": guard.state_dict(),
+        **averages,
+    }
+    averaged = next(iter(averages.values()), learned["model"])  # what is written and shown
     dtype = choose_dtype(settings.precision, device)
     if settings.compile:
         compile_blocks(network, dtype, device)
@@ -74,7 +83,7 @@ def train_autoencoder(
         if found := processes.gathered(found)[0]:
             seen = checkpoint.load(found, "progress")["pictures"]
             for name, state in learned.items():
-                state.load_state_dict(checkpoint.load(found, name, device))
+                checkpoint.fill(found, name, state, str(found))
         if seen >= settings.pictures:
             processes.say(f"{run}: already trained on {seen:,} pictures")
             return 0
@@ -86,6 +95,7 @@ def train_autoencoder(
             Interruption() as stop,
             closing(ahead) as loader,
             Journal(run, config, seen, silent=not main) as journal,
+            Saving(folder, config.watch.keep, processes) as saving,
         ):
             for batch in loader:
                 # Draw the posterior's noise: a function of a picture's place.
@@ -114,30 +124,31 @@ def train_autoencoder(
                 lr = learning_rate(settings, seen + b)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
-                optimizer.step()
+                norm = clipped(network, settings.clip)
+                skipped = guard.step(norm)
                 optimizer.zero_grad()
                 for ema in emas.values():
                     ema.update(seen // b)
                 seen += b
-                journal.add(processes.mean(total), norm)
+                journal.add(processes.mean(total), norm, skipped)
 
                 # Once in a while.
                 done, stopped = seen >= settings.pictures, stop.asked(processes)
                 if is_time(config.watch.log, seen, b) or done or stopped:
                     journal.write(seen, lr)
+                    guard.check()
                 if main and (is_time(config.watch.preview, seen, b) or done):
-                    space = space_of(config, averaged.state_dict(), sample=False)
-                    sheet = preview_pairs(space, shown, run / "previews" / f"{seen:012d}.png")
-                    journal.show("preview", sheet, seen)
+                    journal.show(
+                        preview_pairs(space_of(config, averaged, sample=False), shown), seen
+                    )
                 if is_time(config.watch.checkpoint, seen, b) or done or stopped:
-                    journal.write(seen, lr)  # refuses what is not finite before it is saved
+                    journal.write(seen, lr)  # a line ends here, also where a run goes on
                     if main:
-                        write_autoencoder(config, averaged.state_dict(), source, written)
-                        states = {name: state.state_dict() for name, state in learned.items()}
-                        states |= {"progress": {"pictures": seen}, "config": to_json(config)}
-                        checkpoint.save(folder, seen, states, config.watch.keep)
-                        journal.draw()
+                        write_autoencoder(config, averaged, source, written)
+                    plain = {"progress": {"pictures": seen}, "config": to_json(config)}
+                    saving.begin(seen, learned | plain)
+                    journal.draw()
+                saving.step()
                 if done or stopped:
                     break
 
@@ -147,7 +158,7 @@ def train_autoencoder(
         if stopped:
             say(f"stopped after {seen:,} pictures, and saved; go on with: flowbrush train {run}")
         elif main:
-            space = space_of(config, averaged.state_dict(), sample=False)
+            space = space_of(config, averaged, sample=False)
             say(f"{run}: trained on {seen:,} pictures; {psnr_of(space, held_out, source)}")
             say(f'paint in its latents with space=LatentConfig(model="{written}")')
         processes.wait()  # torchrun ends all when one has ended: only when all is written

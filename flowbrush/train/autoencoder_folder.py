@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from flowbrush.autoencoding import AutoencoderExperiment, build_autoencoder
-from flowbrush.contact_sheet import contact_sheet, save
+from flowbrush.contact_sheet import contact_sheet
 from flowbrush.data.source import Source
 from flowbrush.errors import UserError
 from flowbrush.evaluate.reconstruction import mean_psnr, psnr, readable, reconstructed
@@ -60,13 +60,11 @@ def write_autoencoder(
     shutil.rmtree(before, ignore_errors=True)
 
 
-def preview_pairs(space: LatentSpace, real: UInt8[Tensor, "b 3 H W"], path: Path) -> Image.Image:
-    """The real pictures above what the autoencoder makes of them, with its PSNR, as a PNG."""
+def preview_pairs(space: LatentSpace, real: UInt8[Tensor, "b 3 H W"]) -> Image.Image:
+    """The real pictures above what the autoencoder makes of them, with its PSNR."""
     again = reconstructed(space, real)
     captions = [""] * len(real) + [f"{value:.1f} dB" for value in psnr(real, again).tolist()]
-    sheet = contact_sheet(torch.cat([real, again]), captions, columns=len(real))
-    save(sheet, path)
-    return sheet
+    return contact_sheet(torch.cat([real, again]), captions, columns=len(real))
 
 
 def shown_pictures(held_out: Source, source: Source) -> UInt8[Tensor, "_ 3 size size"]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbrush.averages import exponent
+from flowbrush.checkpoint import own
 
 Decay = Callable[[int], float]  # of the average, at so many steps after the first
 
@@ -27,21 +28,21 @@ def power(length: float) -> Decay:
 
 
 class EMA:
-    """average <- decay * average + (1 - decay) * weight, after every step."""
+    """average <- decay * average + (1 - decay) * weight, after every step.
+
+    Of weights in shards each process averages its own: nothing is gathered.
+    """
 
     def __init__(self, network: nn.Module, decay: Decay) -> None:
         self._decay = decay
-        self._weights = dict(network.named_parameters())
-        self._averages = {name: w.detach().clone() for name, w in self._weights.items()}
+        weights = {name: weight.detach() for name, weight in network.named_parameters()}
+        self._averages = {name: weight.clone() for name, weight in weights.items()}
+        self._pairs = [(own(a), own(weights[name])) for name, a in self._averages.items()]
 
-    @torch.no_grad()
     def update(self, step: int) -> None:
         """Take the weights in, `step` steps after the first."""
-        torch._foreach_lerp_(
-            list(self._averages.values()),
-            list(self._weights.values()),
-            weight=1 - self._decay(step),
-        )
+        averages, weights = map(list, zip(*self._pairs, strict=True))
+        torch._foreach_lerp_(averages, weights, weight=1 - self._decay(step))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -53,13 +54,11 @@ class EMA:
             self._swap()
 
     def _swap(self) -> None:
-        for name, weight in self._weights.items():
-            weight.data, self._averages[name] = self._averages[name], weight.data
+        for average, weight in self._pairs:
+            kept = weight.clone()
+            weight.copy_(average)
+            average.copy_(kept)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return dict(self._averages)
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for name, average in self._averages.items():
-            average.copy_(state[name])
+        """The averages themselves: filled, they go on."""
+        return self._averages

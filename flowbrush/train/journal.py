@@ -1,7 +1,6 @@
 """What a run writes down: lines of JSON, a curve, a progress bar, TensorBoard or W&B if asked."""
 
 import json
-import math
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from flowbrush.autoencoding import Experiment
 from flowbrush.config_io import to_json
+from flowbrush.contact_sheet import save
 from flowbrush.errors import UserError
 from flowbrush.evaluate.record import RECORD_FILE, Evaluation, record
 
@@ -24,7 +24,7 @@ JOURNAL_FILE, CURVE_FILE = "journal.jsonl", "loss.png"
 class Journal:
     """Numbers stay on the device until they are written, so that a step does not wait for them.
 
-    One that is `silent`, of a process beside the main one, refuses what is not finite, and no more.
+    One that is `silent`, of a process beside the main one, writes nothing.
     """
 
     def __init__(self, run: Path, config: Experiment, seen: int, silent: bool = False) -> None:
@@ -47,37 +47,33 @@ class Journal:
         self._wandb = _wandb(run, config) if config.watch.wandb and not silent else None
         self._since = time.perf_counter()
 
-    def add(self, loss: Tensor, norm: Tensor) -> None:
-        """Take in a step's loss and gradient norm, both scalars on the device."""
-        self._pending.append(torch.stack([loss.detach(), norm.detach()]).float())
+    def add(self, loss: Tensor, norm: Tensor, skipped: Tensor) -> None:
+        """Take in a step's loss, its gradient's norm, and whether it was skipped: 0 or 1.
+
+        All are scalars on the device.
+        """
+        self._pending.append(torch.stack([loss, norm, skipped]).detach().float())
         self._bar.update(self._batch)
 
     def write(self, seen: int, lr: float) -> None:
-        """Write the mean of the steps since the last line.
-
-        Raises UserError, naming the step, if a loss or a gradient among them is not finite.
-        """
-        if not self._pending:
+        """Write the means of the steps since the last line, without those that were skipped."""
+        if not self._pending or self._silent:
+            self._pending.clear()
             return
-        steps = torch.stack(self._pending).cpu()
-        for i, (loss, norm) in enumerate(steps.tolist()):
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                step = seen // self._batch - len(steps) + i + 1
-                what = "loss" if not math.isfinite(loss) else "gradient"
-                raise UserError(
-                    f"the {what} is not finite at step {step}; the last checkpoint is good. "
-                    "Lower train.lr or train.clip, or take --train.precision fp32"
-                )
+        loss, norm, skipped = torch.stack(self._pending).cpu().unbind(dim=1)
+        taken = skipped == 0
+        if not taken.any():
+            return  # the next line counts them
+        steps = len(self._pending)
         self._pending.clear()
-        if self._silent:
-            return
         now = time.perf_counter()
         line = {
             "pictures": seen,
-            "loss": float(steps[:, 0].mean()),
-            "gradient_norm": float(steps[:, 1].mean()),
+            "loss": float(loss[taken].mean()),
+            "gradient_norm": float(norm[taken].mean()),
             "lr": lr,
-            "pictures_per_second": round(len(steps) * self._batch / (now - self._since), 2),
+            "skipped": int(skipped.sum()),
+            "pictures_per_second": round(steps * self._batch / (now - self._since), 2),
         }
         self._since = now
         self._lines.append(line)
@@ -85,24 +81,29 @@ class Journal:
             file.write(json.dumps(line) + "\n")
         self._bar.set_postfix(loss=f"{line['loss']:.4f}")
         if self._board:
-            for name in ("loss", "gradient_norm", "lr", "pictures_per_second"):
+            for name in ("loss", "gradient_norm", "lr", "skipped", "pictures_per_second"):
                 self._board.add_scalar(name, line[name], seen)
         if self._wandb:
             self._wandb.log(line)
 
-    def show(self, name: str, sheet: Image.Image, seen: int) -> None:
-        """A picture for TensorBoard and W&B."""
+    def show(self, preview: Image.Image, seen: int) -> None:
+        """Write a preview, as a PNG in the run's folder too."""
+        if self._silent:
+            return
+        save(preview, self._run / "previews" / f"{seen:012d}.png")
         if self._board:
             import numpy as np
 
-            self._board.add_image(name, np.asarray(sheet), seen, dataformats="HWC")
+            self._board.add_image("preview", np.asarray(preview), seen, dataformats="HWC")
         if self._wandb:
             import wandb
 
-            self._wandb.log({"pictures": seen, name: wandb.Image(sheet)})
+            self._wandb.log({"pictures": seen, "preview": wandb.Image(preview)})
 
     def evaluated(self, one: Evaluation) -> None:
         """Write down what was measured, and say it."""
+        if self._silent:
+            return
         record(self._run, one)
         figures = [(m.name, m.value) for m in one.measured]
         if self._board:

@@ -27,13 +27,15 @@ from flowbrush.randomness import derive, normal, uniform
 from flowbrush.text.null import record_null
 from flowbrush.text_to_image import OTHERS, TextToImage
 from flowbrush.train.ema import EMA, exponential, power
+from flowbrush.train.guard import Guard
 from flowbrush.train.interruption import Interruption
 from flowbrush.train.journal import Journal, is_time
-from flowbrush.train.optimizer import build_optimizer, learning_rate
-from flowbrush.train.parallel import MeanGradients, compile_blocks
+from flowbrush.train.optimizer import build_optimizer, learning_rate, moments
+from flowbrush.train.parallel import clipped, compile_blocks, recompute_blocks, share
 from flowbrush.train.previews import preview, preview_prompts
 from flowbrush.train.rejects import Rejects
 from flowbrush.train.run_folder import opened
+from flowbrush.train.saving import Saving
 from flowbrush.train.start import start_from
 
 
@@ -59,28 +61,31 @@ def train(
         raise UserError("train.encoder_dropout: text has one model only; give caption_dropout")
     null = encoder.null.to(device)
     denoiser = build_denoiser(config, build_shapes(config, space, encoder), device)
+    network, dtype = denoiser.backbone, choose_dtype(settings.precision, device)
     if settings.start and not checkpoint.exists(run / CHECKPOINT_FOLDER):
-        start_from(Path(settings.start), denoiser.backbone)
-    optimizer = build_optimizer(denoiser, settings)
-    network = denoiser.backbone
+        start_from(Path(settings.start), network)
+    if settings.recompute:
+        recompute_blocks(network)
+    if settings.compile:
+        compile_blocks(network, dtype, device)
+    gradients = share(network, processes, settings.sharding)
+    optimizer = build_optimizer(network, settings)
+    guard = Guard(optimizer, settings, device)
     emas = {f"ema_{decay}": EMA(network, exponential(decay)) for decay in settings.ema}
     powers = {f"{POWER}{length}": EMA(network, power(length)) for length in settings.power_ema}
-    learned: dict[str, checkpoint.Stateful] = {
-        "model": network,
-        "optimizer": optimizer,
-        **emas,
-        **powers,
+    averages = {name: ema.state_dict() for name, ema in (emas | powers).items()}
+    learned = {
+        "model": network.state_dict(),
+        "optimizer": moments(network, optimizer),
+        "guard": guard.state_dict(),
+        **averages,
     }
     painting = next(iter(emas.values()), None)  # the first average paints the previews
     painter = TextToImage(config, denoiser, encoder, space, device)
     prompts = preview_prompts(config.watch.prompts, source)
     encoder(prompts)  # refuses now what it would refuse at the first preview
-    main = processes.is_main
-    watched = Watched(config, source, held_out) if main and config.evaluate.every else None
-    dtype = choose_dtype(settings.precision, device)
-    if settings.compile:
-        compile_blocks(denoiser, dtype, device)
-    gradients = MeanGradients(denoiser, processes)
+    main, paints = processes.is_main, processes.is_main or settings.sharding != "none"
+    watched = Watched(config, source, held_out) if paints and config.evaluate.every else None
 
     with opened(run, config, changeable, source.attribution) if main else nullcontext():
         # Go on from the newest whole checkpoint.
@@ -90,10 +95,8 @@ def train(
             found = checkpoint.newest(folder, print) if checkpoint.exists(folder) else None
         if found := processes.gathered(found)[0]:
             seen = checkpoint.load(found, "progress")["pictures"]
-            weights = checkpoint.load(found, "model", device)
-            checkpoint.check_fits(weights, network, f"{run}: {OTHERS}")
             for name in learned.keys() & checkpoint.names(found):  # imported: no optimizer
-                learned[name].load_state_dict(checkpoint.load(found, name, device))
+                checkpoint.fill(found, name, learned[name], f"{run}: {OTHERS}")
         if seen >= settings.pictures:
             processes.say(f"{run}: already trained on {seen:,} pictures")
             return 0
@@ -104,6 +107,8 @@ def train(
             Interruption() as stop,
             closing(ahead) as loader,
             Journal(run, config, seen, silent=not main) as journal,
+            Saving(folder, config.watch.keep, processes) as saving,
+            Saving(run / AVERAGES_FOLDER, None, processes) as snapshots,
         ):
             for batch in loader:
                 # Draw noise, times and dropped captions: functions of a picture's place.
@@ -130,17 +135,17 @@ def train(
                 total = torch.zeros((), device=device)
                 parts = torch.arange(len(data), device=device).chunk(settings.accumulate)
                 for i, part in enumerate(parts, start=1):
-                    with autocast(dtype, device):
-                        losses = flow_loss(
-                            denoiser,
-                            data[part],
-                            noise[part],
-                            t[part],
-                            condition.rows(part),
-                            config.flow.loss_space,
-                        )
-                    loss = losses.float().sum() / len(data)
                     with gradients.shared(last=i == len(parts)):
+                        with autocast(dtype, device):
+                            losses = flow_loss(
+                                denoiser,
+                                data[part],
+                                noise[part],
+                                t[part],
+                                condition.rows(part),
+                                config.flow.loss_space,
+                            )
+                        loss = losses.float().sum() / len(data)
                         loss.backward()
                     total += loss.detach()
 
@@ -148,41 +153,40 @@ def train(
                 lr = learning_rate(settings, seen + b)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                norm = torch.nn.utils.clip_grad_norm_(denoiser.parameters(), settings.clip)
-                optimizer.step()
+                norm = clipped(network, settings.clip)
+                skipped = guard.step(norm)
                 optimizer.zero_grad()
                 for ema in (*emas.values(), *powers.values()):
                     ema.update(seen // b)
                 seen += b
-                journal.add(processes.mean(total), norm)
+                journal.add(processes.mean(total), norm, skipped)
 
                 # Once in a while.
                 done, stopped = seen >= settings.pictures, stop.asked(processes)
                 if is_time(config.watch.log, seen, b) or done or stopped:
                     journal.write(seen, lr)
-                if main and (is_time(config.watch.preview, seen, b) or done):
+                    guard.check()
+                if paints and (is_time(config.watch.preview, seen, b) or done):
                     with painting.in_place() if painting else nullcontext():
-                        sheet = preview(painter, prompts, run / "previews" / f"{seen:012d}.png")
-                    journal.show("preview", sheet, seen)
+                        journal.show(preview(painter, prompts), seen)
                 if watched and (is_time(config.evaluate.every, seen, b) or done):
                     with painting.in_place() if painting else nullcontext():
                         journal.evaluated(watched.evaluation(painter, seen))
-                if main and powers and is_time(config.watch.average, seen, b):
-                    snapshot = {name: average.state_dict() for name, average in powers.items()}
-                    checkpoint.save(run / AVERAGES_FOLDER, seen, snapshot, keep=None)
+                if powers and is_time(config.watch.average, seen, b):
+                    snapshots.begin(seen, {name: averages[name] for name in powers})
                 if is_time(config.watch.checkpoint, seen, b) or done or stopped:
-                    journal.write(seen, lr)  # refuses what is not finite before it is saved
-                    if main:
-                        states = {name: state.state_dict() for name, state in learned.items()}
-                        states |= {"progress": {"pictures": seen}, "config": to_json(config)}
-                        checkpoint.save(folder, seen, states, config.watch.keep)
-                        journal.draw()
+                    journal.write(seen, lr)  # a line ends here, also where a run goes on
+                    plain = {"progress": {"pictures": seen}, "config": to_json(config)}
+                    saving.begin(seen, learned | plain)
+                    journal.draw()
+                saving.step()
+                snapshots.step()
                 if done or stopped:
                     break
 
         say, cut = processes.say, sum(processes.gathered(encoder.cut))
-        if rejects.summary():
-            say(rejects.summary())
+        for summary in filter(None, (rejects.summary(), guard.summary())):
+            say(summary)
         if cut:
             say(f"captions longer than the text encoder reads, and cut: {cut:,}")
         if stopped:

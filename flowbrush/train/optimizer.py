@@ -3,19 +3,35 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flowbrush.experiment import TrainConfig
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Fused AdamW. Weight decay falls on matrices only."""
+    """Fused AdamW, its moments there from the start. Weight decay falls on matrices only."""
     trained = [w for w in network.parameters() if w.requires_grad]
     groups = [
         {"params": [w for w in trained if w.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [w for w in trained if w.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    for weight in trained:
+        optimizer.state[weight] = {
+            "step": torch.zeros((), device=weight.device),
+            "exp_avg": torch.zeros_like(weight.detach()),
+            "exp_avg_sq": torch.zeros_like(weight.detach()),
+        }
+    return optimizer
+
+
+def moments(network: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """The optimizer's own tensors, such as `blocks.0.norm1.weight/exp_avg`: filled, it goes on."""
+    return {
+        f"{name}/{key}": moment
+        for name, weight in network.named_parameters()
+        for key, moment in optimizer.state.get(weight, {}).items()
+    }
 
 
 def learning_rate(config: TrainConfig, seen: int) -> float:

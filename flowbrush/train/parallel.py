@@ -1,16 +1,44 @@
-"""What is done to a network from outside: gradients shared by processes, blocks compiled."""
+"""What is done to a network from outside: shared by processes, recomputed, compiled."""
 
+import os
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
 
 from flowbrush.errors import UserError
+from flowbrush.experiment import Sharding
 from flowbrush.processes import Processes, together
 
 BUCKET = 6_000_000  # numbers that travel together, 24 MB
+
+
+@runtime_checkable
+class Gradients(Protocol):
+    """How processes come to have the same gradients."""
+
+    def shared(self, last: bool) -> AbstractContextManager[None]:
+        """Around forward and backward of a part of the batch.
+
+        After those of the `last` part every process has the means of its weights' gradients.
+        Raises LostProcess where another process has ended.
+        """
+        ...
+
+
+def share(network: nn.Module, processes: Processes, sharding: Sharding) -> Gradients:
+    """Spread the network over the processes; one alone has all of it, whatever `sharding` says."""
+    if sharding == "none" or processes.world == 1:
+        return MeanGradients(network, processes)
+    return Shards(network, _mesh(processes, sharding))
 
 
 class MeanGradients:
@@ -33,10 +61,7 @@ class MeanGradients:
 
     @contextmanager
     def shared(self, last: bool) -> Iterator[None]:
-        """Around backward. After that of the batch's `last` part all processes have the means.
-
-        Raises LostProcess where another process has ended.
-        """
+        """As of `Gradients`."""
         self._sharing = last and self._world > 1
         self._missing, self._sent = [len(bucket) for bucket in self._buckets], []
         yield
@@ -76,6 +101,64 @@ def _buckets(network: nn.Module) -> list[list[nn.Parameter]]:
     return buckets
 
 
+class Shards:
+    """A network in shards (FSDP2): each process has rows of weights, gradients, moments, averages.
+
+    A block's weights are gathered before it is computed, in fp32, and given up after it: computing
+    is what it is in one process. The gradients' means are shared out over the processes in fp32.
+    """
+
+    def __init__(self, network: nn.Module, mesh: DeviceMesh) -> None:
+        """Every process starts from the same weights: those of the seed, or of a checkpoint."""
+        # It warns of in-place changes to what a network gives; nobody makes any.
+        warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view")
+        # A cache of the weights in bf16 would keep what is given up.
+        torch.set_autocast_cache_enabled(False)
+        for block in blocks(network):
+            fully_shard(block, mesh=mesh)
+        # Also the rest is given up, or painting with averages would find it as it was before.
+        fully_shard(network, mesh=mesh, reshard_after_forward=True)
+        assert isinstance(network, FSDPModule)
+        self._network = network
+
+    @contextmanager
+    def shared(self, last: bool) -> Iterator[None]:
+        """As of `Gradients`."""
+        self._network.set_requires_gradient_sync(last)
+        with together():
+            yield
+
+
+def _mesh(processes: Processes, sharding: Sharding) -> DeviceMesh:
+    """All processes in a row; in hybrid sharding a row for each machine."""
+    kind, world = processes.device.type, processes.world
+    if sharding == "full":
+        return init_device_mesh(kind, (world,))
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return init_device_mesh(kind, (world // here, here), mesh_dim_names=("copies", "parts"))
+
+
+def clipped(network: nn.Module, most: float) -> Tensor:
+    """The norm of all gradients together, before they are scaled down to no more than `most`."""
+    with together():
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), most)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def blocks(network: nn.Module) -> Iterator[nn.Module]:
+    """What is repeated in it: the elements of every list."""
+    for module in network.modules():
+        if isinstance(module, nn.ModuleList):
+            yield from module
+
+
+def recompute_blocks(network: nn.Module) -> None:
+    """Backward computes each block again from its inputs: less memory, a third more computing."""
+    for block in blocks(network):
+        plain: Any = block.forward
+        block.forward = partial(checkpoint, plain, use_reentrant=False)
+
+
 def compile_blocks(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     """`torch.compile` each block.
 
@@ -86,7 +169,5 @@ def compile_blocks(network: nn.Module, dtype: torch.dtype, device: torch.device)
             "train.compile: with bf16 on a CPU the gradients come out as NaN; add "
             "--train.precision fp32"
         )
-    for module in network.modules():
-        if isinstance(module, nn.ModuleList):
-            for block in module:
-                block.compile()
+    for block in blocks(network):
+        block.compile()

@@ -1,21 +1,17 @@
 """The same prompts, painted again and again, so that one sees a run learn."""
 
-from pathlib import Path
-
 from PIL import Image
 
-from flowbrush.contact_sheet import contact_sheet, save
+from flowbrush.contact_sheet import contact_sheet
 from flowbrush.data.source import Source, UnreadablePicture
 from flowbrush.text_to_image import TextToImage
 
 MOST_PROMPTS = 16
 
 
-def preview(painter: TextToImage, prompts: list[str], path: Path) -> Image.Image:
-    """Paint one picture a prompt, always from the same noise, into a captioned PNG."""
-    sheet = contact_sheet(painter.generate(prompts, seeds=[0] * len(prompts)), prompts)
-    save(sheet, path)
-    return sheet
+def preview(painter: TextToImage, prompts: list[str]) -> Image.Image:
+    """One picture a prompt, always from the same noise, with the prompts below."""
+    return contact_sheet(painter.generate(prompts, seeds=[0] * len(prompts)), prompts)
 
 
 def preview_prompts(chosen: tuple[str, ...], source: Source) -> list[str]:

@@ -121,14 +121,11 @@ def test_the_perceptual_network_is_in_no_checkpoint_and_changes_what_is_learned(
         checkpoint.newest(tmp_path / name / "checkpoints", print) for name in ("without", "with")
     )
     assert sorted(p.name for p in with_it.iterdir()) == sorted(p.name for p in without.iterdir())
-    for part in ("model", "ema_0.9", "ema_0.5"):
+    for part in ("model", "optimizer", "ema_0.9", "ema_0.5"):
         ours, theirs = checkpoint.load(with_it, part), checkpoint.load(without, part)
         assert ours.keys() == theirs.keys()
     ours, theirs = (checkpoint.load(place, "model") for place in (with_it, without))
     assert not any(torch.equal(ours[name], theirs[name]) for name in ours)
-    ours, theirs = (checkpoint.load(place, "optimizer") for place in (with_it, without))
-    assert ours["param_groups"] == theirs["param_groups"]
-    assert ours["state"].keys() == theirs["state"].keys()
 
 
 def test_with_the_perceptual_term_going_on_gives_the_same_bits_too(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from flowbrush import checkpoint
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.processes import Processes
+from flowbrush.train import loop
 from flowbrush.train.loop import train
 
 CPU = Processes(torch.device("cpu"))
@@ -137,22 +139,39 @@ def _command(run: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from flowbrush.train import loop
-
-    train(until(tiny(), 80), tmp_path, CPU)
-    sound, calls = loop.flow_loss, []
+def spoil(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
+    """The losses of those calls, from 0 on, are not finite; there are two in a step."""
+    sound, made = loop.flow_loss, count()
 
     def spoilt(*args: object) -> torch.Tensor:
-        calls.append(1)
-        return sound(*args) * (float("nan") if len(calls) > 6 else 1.0)  # two parts a step
+        return sound(*args) * (float("nan") if next(made) in calls else 1.0)
 
     monkeypatch.setattr(loop, "flow_loss", spoilt)
-    with pytest.raises(UserError, match="loss is not finite at step 14"):
-        train(until(tiny(), 160), tmp_path, CPU, changeable=("train.pictures",))
-    assert checkpoint.newest(tmp_path / "checkpoints", print).name == "000000000080"
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted_and_leaves_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(until(tiny(), 16), tmp_path / "before", CPU)
+    spoil(monkeypatch, 5)
+    train(until(tiny(), 24), tmp_path / "spoilt", CPU)
+    assert learned(tmp_path / "spoilt")["model"] == learned(tmp_path / "before")["model"]
+    assert learned(tmp_path / "spoilt")["optimizer"] == learned(tmp_path / "before")["optimizer"]
+    assert "too long: 1\n" in capsys.readouterr().out
+    train(until(tiny(), 48), tmp_path / "spoilt", CPU, changeable=("train.pictures",))
+    assert learned(tmp_path / "spoilt")["model"] != learned(tmp_path / "before")["model"]
+    assert "too long: 1\n" in capsys.readouterr().out, "the run remembers it"
+
+
+def test_many_bad_steps_in_a_row_stop_the_run_at_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(until(tiny(), 80), tmp_path, CPU)
+    spoil(monkeypatch, *range(6, 200))
+    with pytest.raises(UserError, match=r"1[01] steps in a row were skipped"):
+        train(until(tiny(), 400), tmp_path, CPU, changeable=("train.pictures",))
+    newest = checkpoint.newest(tmp_path / "checkpoints", print)
+    assert all(weight.isfinite().all() for weight in checkpoint.load(newest, "model").values())
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -180,4 +199,4 @@ def test_bf16_gives_finite_gradients_for_every_weight(tmp_path: Path) -> None:
     config = replace(tiny(), train=replace(tiny().train, precision="bf16"))
     assert train(config, tmp_path, CPU) == 0
     state = checkpoint.load(checkpoint.newest(tmp_path / "checkpoints", print), "optimizer")
-    assert all(bool(moment["exp_avg"].isfinite().all()) for moment in state["state"].values())
+    assert all(bool(moment.isfinite().all()) for moment in state.values())

@@ -1,4 +1,3 @@
-from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -6,7 +5,7 @@ import torch
 from torch import nn
 
 from flowbrush.experiment import TrainConfig
-from flowbrush.train.optimizer import build_optimizer, learning_rate
+from flowbrush.train.optimizer import build_optimizer, learning_rate, moments
 
 BASE = TrainConfig(pictures=1_000, lr=1.0, warmup=100)
 
@@ -40,14 +39,16 @@ def test_an_optimizer_goes_on_from_its_state_to_the_bit() -> None:
     optimizer = build_optimizer(network, BASE)
     network(torch.ones(1, 4)).sum().backward()
     optimizer.step()
-    weights, state = [w.clone() for w in network.parameters()], deepcopy(optimizer.state_dict())
+    weights = [w.clone() for w in network.parameters()]
+    state = {name: moment.clone() for name, moment in moments(network, optimizer).items()}
     other = nn.Linear(4, 4)
     with torch.no_grad():
         for own, given in zip(other.parameters(), weights, strict=True):
             own.copy_(given)
             own.grad = torch.full_like(own, 0.5)
     again = build_optimizer(other, BASE)
-    again.load_state_dict(state)
+    for name, moment in moments(other, again).items():
+        moment.copy_(state[name])
     for w in network.parameters():
         w.grad = torch.full_like(w, 0.5)
     optimizer.step()

@@ -12,47 +12,63 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
+from PIL import Image
 from tiny import tiny
 from torch import nn
 
-from flowbrush import checkpoint
+from flowbrush import TextToImage, checkpoint
 from flowbrush.cli import main
 from flowbrush.errors import FirstError
-from flowbrush.experiment import ExperimentConfig
+from flowbrush.evaluate.record import Evaluation, recorded
+from flowbrush.experiment import EvaluateConfig, ExperimentConfig
 from flowbrush.processes import Processes, joined_processes
 from flowbrush.train.loop import train
 from flowbrush.train.parallel import MeanGradients
 
 CPU, TESTS = Processes(torch.device("cpu")), Path(__file__).parents[1]
-WHOLE, HALF, PICTURES = 400, 200, ("train.pictures",)
+WHOLE, HALF = 400, 200
+CHANGES = "train.pictures", "train.sharding", "train.recompute"
+WAYS = "none", "full", "hybrid"  # of two processes
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 TRAIN = ["-m", "--", "flowbrush", "train", f"{TESTS / 'tiny.py'}:tiny"]
 LOST = "flowbrush: another process of the run has ended"
 
 
-def until(pictures: int, parts: int = 1) -> ExperimentConfig:
+def until(pictures: int, way: str = "none", parts: int = 1) -> ExperimentConfig:
     """A line of the journal for each step."""
     config = tiny()
-    settings = replace(config.train, pictures=pictures, schedule="constant", accumulate=parts)
-    watch = replace(config.watch, log=8, checkpoint=HALF, preview=WHOLE)
-    return replace(config, train=settings, watch=watch)
+    settings = replace(
+        config.train,
+        pictures=pictures,
+        schedule="constant",
+        accumulate=parts,
+        sharding=way,
+        recompute=way == "full",
+        power_ema=(0.05, 0.1),
+    )
+    watch = replace(config.watch, log=8, checkpoint=HALF, preview=HALF, average=HALF)
+    evaluate = EvaluateConfig(every=HALF, validation=8, painted=4)
+    return replace(config, train=settings, watch=watch, evaluate=evaluate)
 
 
 def by_two(folder: Path) -> None:
     with joined_processes("cpu") as processes:
-        for name, pictures in [
-            ("two", WHOLE),
-            ("two in parts", WHOLE),
-            ("two and two", HALF),
-            ("two and two", WHOLE),
-            ("two and one", HALF),
-            ("one and two", WHOLE),
-        ]:
-            config = until(pictures, parts=2 if name == "two in parts" else 1)
-            train(config, folder / name, processes, PICTURES)
+        for way in WAYS:
+            os.environ["LOCAL_WORLD_SIZE"] = "1" if way == "hybrid" else "2"
+            for name, pictures in [
+                ("two", WHOLE),
+                ("two in parts", WHOLE),
+                ("two and two", HALF),
+                ("two and two", WHOLE),
+                ("two and one", HALF),
+                ("one and two", WHOLE),
+            ]:
+                config = until(pictures, way, parts=2 if name == "two in parts" else 1)
+                train(config, folder / f"{name}, {way}", processes, CHANGES)
         odd = replace(until(WHOLE), batch=replace(tiny().batch, size=7))
         train(odd, folder / "odd", processes)
 
@@ -63,11 +79,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     train(until(WHOLE), folder / "one", CPU)
     train(until(WHOLE, parts=2), folder / "one in parts", CPU)
-    train(until(HALF), folder / "one and two", CPU)
+    for way in WAYS:
+        train(until(HALF), folder / f"one and two, {way}", CPU)
     command = [*TORCHRUN, __file__, str(folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment())
     (folder / "said").write_text(done.stdout)
-    train(until(WHOLE), folder / "two and one", CPU, PICTURES)
+    for way in WAYS:
+        train(until(WHOLE), folder / f"two and one, {way}", CPU, CHANGES)
     return folder
 
 
@@ -84,10 +102,8 @@ def states(run: Path) -> dict[str, torch.Tensor]:
     """Weights, averages and the optimizer's moments of the newest checkpoint."""
     newest = checkpoint.newest(run / "checkpoints", print)
     found = {}
-    for name in ("model", "ema_0.9", "ema_0.5"):
+    for name in checkpoint.names(newest) - {"progress", "config"}:
         found |= {f"{name} {key}": w for key, w in checkpoint.load(newest, name).items()}
-    for number, moments in checkpoint.load(newest, "optimizer")["state"].items():
-        found |= {f"{number} {key}": moment for key, moment in moments.items()}
     return found
 
 
@@ -98,7 +114,10 @@ def assert_equal(one: Path, other: Path, rounding: float) -> None:
         torch.testing.assert_close(first[name], second[name], atol=rounding, rtol=rounding)
 
 
-@pytest.mark.parametrize("other", ["two", "one in parts", "two in parts"])
+OTHERS = ["one in parts", *(f"{name}, {way}" for name in ("two", "two in parts") for way in WAYS)]
+
+
+@pytest.mark.parametrize("other", OTHERS)
 def test_fifty_steps_have_the_same_losses_and_weights_however_they_are_shared(
     runs: Path, other: str
 ) -> None:
@@ -107,21 +126,52 @@ def test_fifty_steps_have_the_same_losses_and_weights_however_they_are_shared(
     assert_equal(runs / "one", runs / other, rounding=1e-5)
 
 
-def test_two_processes_go_on_to_the_same_bits(runs: Path) -> None:
-    assert_equal(runs / "two", runs / "two and two", rounding=0)
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_go_on_to_the_same_bits(runs: Path, way: str) -> None:
+    assert_equal(runs / f"two, {way}", runs / f"two and two, {way}", rounding=0)
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("other", ["two and one", "one and two"])
-def test_another_number_of_processes_goes_on_with_the_same_run(runs: Path, other: str) -> None:
+def test_another_number_of_processes_goes_on_with_the_same_run(
+    runs: Path, other: str, way: str
+) -> None:
+    other = f"{other}, {way}"
     torch.testing.assert_close(losses(runs / "one"), losses(runs / other), atol=0, rtol=1e-5)
     assert_equal(runs / "one", runs / other, rounding=1e-5)
 
 
-def test_the_folder_of_two_processes_is_that_of_one(runs: Path) -> None:
-    def files(run: Path) -> set[str]:
-        return {str(path.relative_to(run)) for path in run.rglob("*")}
+@pytest.mark.parametrize("way", ["none", "hybrid"])  # hybrid: each machine, of one process, has all
+def test_the_folder_of_two_processes_is_that_of_one(runs: Path, way: str) -> None:
+    assert files(runs / f"two, {way}") == files(runs / "one")
 
-    assert files(runs / "two") == files(runs / "one")
+
+def files(run: Path) -> set[str]:
+    return {str(path.relative_to(run)) for path in run.rglob("*")}
+
+
+def test_each_process_writes_its_rows_and_one_paints_from_all(runs: Path) -> None:
+    run = runs / "two, full"
+    parts = {f"{name}.part-{i}-of-2.safetensors" for name in ("model", "optimizer") for i in (1, 2)}
+    assert parts <= {path.name for path in (run / "checkpoints" / "000000000400").iterdir()}
+    painters = [TextToImage.load(folder, device="cpu") for folder in (run, runs / "one")]
+    pictures = [painter.generate(["a large red circle"]).int() for painter in painters]
+    assert (pictures[0] - pictures[1]).abs().max() <= 1
+    previews = [folder / "previews" / "000000000200.png" for folder in (run, runs / "one")]
+    shown = [np.asarray(Image.open(path)).astype(int) for path in previews]
+    assert abs(shown[0] - shown[1]).max() <= 1
+
+
+def test_what_is_measured_while_a_run_in_shards_goes_on_is_that_of_one_process(runs: Path) -> None:
+    for one, other in zip(*map(evaluations, (runs / "one", runs / "two, full")), strict=True):
+        assert one.pictures == other.pictures
+        torch.testing.assert_close(one.validation, other.validation, atol=0, rtol=1e-4)
+
+
+def evaluations(run: Path) -> list[Evaluation]:
+    found = recorded(run)
+    assert [one.pictures for one in found] == [HALF, WHOLE]
+    return found
 
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step_and_saves(tmp_path: Path) -> None:
