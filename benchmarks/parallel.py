@@ -4,7 +4,8 @@
 
 A JiT of 20 million weights learns from batches of 64 pictures of 32 px, in turns in the same two
 processes: by one of them while the other waits; by both; and by both without a word to one another,
-which is what the replicated optimizer and the cores' shared memory leave of two. All-reduce is what
+which is what the replicated optimizer and the cores' shared memory leave of two; and by both in
+shards (FSDP2), with and without computing blocks again. All-reduce is what
 gloo takes for as many numbers when nothing else is computed. A processor's time is that of the
 first process with its threads: on a machine shared with other work it says what the clock cannot.
 """
@@ -19,14 +20,14 @@ from torch import distributed
 
 from flowbrush.backbones import JiTConfig
 from flowbrush.condition import Condition
-from flowbrush.experiment import TrainConfig
+from flowbrush.experiment import Sharding, TrainConfig
 from flowbrush.flow.denoiser import Denoiser
 from flowbrush.flow.loss import flow_loss
 from flowbrush.processes import Precision, Processes, autocast, choose_dtype, joined_processes
 from flowbrush.shapes import ConditionShapes, Shapes
 from flowbrush.train.ema import EMA, exponential
 from flowbrush.train.optimizer import build_optimizer
-from flowbrush.train.parallel import BUCKET, MeanGradients
+from flowbrush.train.parallel import BUCKET, clipped, recompute_blocks, share
 
 B, STEPS = 64, 3
 JIT = JiTConfig(
@@ -40,26 +41,34 @@ SHAPES = Shapes(
 class Trainer:
     """What `flowbrush train` does in a step on `b` pictures, after they have been read."""
 
-    def __init__(self, processes: Processes, b: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        b: int,
+        dtype: torch.dtype,
+        sharding: Sharding = "none",
+        recompute: bool = False,
+    ) -> None:
         torch.manual_seed(0)
-        self.processes, self.dtype = processes, dtype
-        self.network = Denoiser(JIT.build(SHAPES), "data", 0.05)
-        self.weights = list(self.network.parameters())
-        self.gradients = MeanGradients(self.network, processes)
-        self.optimizer = build_optimizer(self.network, TrainConfig())
-        self.ema = EMA(self.network, exponential(0.999))
+        self.processes, self.dtype, self.backbone = processes, dtype, JIT.build(SHAPES)
+        self.network = Denoiser(self.backbone, "data", 0.05)
+        if recompute:
+            recompute_blocks(self.backbone)
+        self.gradients = share(self.backbone, processes, sharding)
+        self.optimizer = build_optimizer(self.backbone, TrainConfig())
+        self.ema = EMA(self.backbone, exponential(0.999))
         self.data, self.noise = torch.randn(2, b, 3, 32, 32).unbind()
         self.t, self.condition = torch.rand(b), Condition(text=torch.randn(b, 1, 256))
         self.step()
 
     def step(self) -> None:
         self.processes.gathered([])
-        with autocast(self.dtype, self.processes.device):
-            given = self.data, self.noise, self.t, self.condition
-            losses = flow_loss(self.network, *given, "velocity")
-        loss = losses.float().mean()
         self.optimizer.zero_grad()
         with self.gradients.shared(last=True):
+            with autocast(self.dtype, self.processes.device):
+                given = self.data, self.noise, self.t, self.condition
+                losses = flow_loss(self.network, *given, "velocity")
+            loss = losses.float().mean()
             loss.backward()
         self.update()
         self.processes.mean(loss.detach())
@@ -67,7 +76,7 @@ class Trainer:
 
     def update(self) -> None:
         """What every process does as a whole, however many there are."""
-        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        clipped(self.backbone, 1.0)
         self.optimizer.step()
         self.ema.update(1000)
 
@@ -89,7 +98,11 @@ def main(rounds: int, precision: Precision) -> None:
         single = Trainer(alone, B, dtype)
         shared = Trainer(processes, B // processes.world, dtype)
         silent = Trainer(alone, B // processes.world, dtype)
-        numbers = torch.zeros(sum(w.numel() for w in single.weights))
+        sharded, again = (
+            Trainer(processes, B // processes.world, dtype, "full", recompute)
+            for recompute in (False, True)
+        )
+        numbers = torch.zeros(sum(w.numel() for w in single.backbone.parameters()))
         parts = numbers.split(BUCKET)
 
         def idle() -> None:
@@ -105,6 +118,9 @@ def main(rounds: int, precision: Precision) -> None:
             "two, silent": silent.step,
             "two, clip, AdamW and EMA": silent.update,
             "two, all-reduce": reduce,
+            "two, FSDP2": sharded.step,
+            "two, FSDP2, recompute": again.step,
+            "two, FSDP2, AdamW and EMA": sharded.update,
         }
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
         for _ in range(rounds):
@@ -113,13 +129,14 @@ def main(rounds: int, precision: Precision) -> None:
         for name, found in times.items():
             clock, used = (statistics.median(each) for each in zip(*found, strict=True))
             processes.say(f"{name:25} {clock * 1000:6.0f} ms, of a processor {used * 1000:6.0f} ms")
-        pairs = list(zip(times["one process"], times["two"], strict=True))
-        for i, how in enumerate(("by the clock", "by processors' time")):
-            ratios = sorted(one[i] / two[i] for one, two in pairs)
-            processes.say(
-                f"{statistics.median(ratios):.2f} times as fast {how} "
-                f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
-            )
+        for way in ("two", "two, FSDP2"):
+            pairs = list(zip(times["one process"], times[way], strict=True))
+            for i, how in enumerate(("by the clock", "by processors' time")):
+                ratios = sorted(one[i] / two[i] for one, two in pairs)
+                processes.say(
+                    f"{way}: {statistics.median(ratios):.2f} times as fast {how} "
+                    f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
+                )
         processes.say(f"{numbers.numel():,} weights, {dtype}")
 
 
