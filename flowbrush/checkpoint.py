@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from flowbrush.errors import UserError
-from flowbrush.shards import Rows, own, rows
+from flowbrush.sharding import Rows, own, rows
 
 MANIFEST, ASIDE = "manifest.json", ".aside-"
 State = Mapping[str, Any]  # tensors, or else plain values

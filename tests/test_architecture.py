@@ -11,7 +11,7 @@ HOUSE = Path(__file__).parents[1] / "flowbrush"
 
 FLOORS = [
     {"errors"},  # 0: what every floor may raise
-    {"condition", "shapes", "randomness", "processes", "config_io", "hub"},
+    {"condition", "shapes", "randomness", "processes", "config_io", "hub", "sharding"},
     {"flow", "backbones", "spaces", "text", "data", "checkpoint", "contact_sheet", "perceptual"},
     {"experiment"},
     {"autoencoding", "averages"},

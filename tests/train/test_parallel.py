@@ -27,7 +27,7 @@ from flowbrush.evaluate.record import Evaluation, recorded
 from flowbrush.experiment import EvaluateConfig, ExperimentConfig
 from flowbrush.processes import Processes, joined_processes
 from flowbrush.train.loop import train
-from flowbrush.train.parallel import MeanGradients
+from flowbrush.train.parallel import MeanGradients, recompute_blocks
 
 CPU, TESTS = Processes(torch.device("cpu")), Path(__file__).parents[1]
 WHOLE, HALF = 400, 200
@@ -221,6 +221,30 @@ def test_a_single_process_shares_nothing() -> None:
     with gradients.shared(last=True):
         network(torch.ones(1, 2)).sum().backward()
     assert network.weight.grad is not None and network.weight.grad.tolist() == [[1.0, 1.0]]
+
+
+def test_computing_blocks_again_keeps_less_and_changes_no_bit() -> None:
+    torch.manual_seed(0)
+    pairs = [nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8)) for _ in range(3)]
+    network, given = nn.ModuleList(pairs), torch.randn(64, 8)
+    kept, gradients = [0, 0], list[list[torch.Tensor]]()
+    for again in (0, 1):
+        if again:
+            recompute_blocks(network)
+
+        def keep(tensor: torch.Tensor, again: int = again) -> torch.Tensor:
+            kept[again] += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            x = given
+            for block in network:
+                x = x + block(x)
+        x.square().sum().backward()
+        gradients.append([weight.grad.clone() for weight in network.parameters()])
+        network.zero_grad()
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+    assert 0 < kept[1] < kept[0] / 4
 
 
 @contextmanager
