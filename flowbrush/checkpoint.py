@@ -39,11 +39,9 @@ def save(folder: Path, pictures: int, states: Mapping[str, State], keep: int | N
     Raises UserError where the disk is full; what was there before is then untouched.
     """
     aside = begin(folder, pictures)
-    try:
-        return finish(aside, write(aside, states), keep)
-    except BaseException:
-        abandon(aside)
-        raise
+    with _abandoned_otherwise(aside):
+        digests = write(aside, states)
+    return finish(aside, digests, keep)
 
 
 def begin(folder: Path, pictures: int) -> Path:
@@ -71,7 +69,7 @@ def write(aside: Path, states: Mapping[str, State]) -> dict[str, str]:
 def finish(aside: Path, digests: Mapping[str, str], keep: int | None) -> Path:
     """Make a checkpoint of the files that were written; delete all but the newest `keep`."""
     folder, whole = aside.parent, aside.parent / aside.name.removeprefix(ASIDE)
-    with _told_of_a_full_disk(folder):
+    with _abandoned_otherwise(aside), _told_of_a_full_disk(folder):
         (aside / MANIFEST).write_text(json.dumps(digests, indent=2), "utf-8")
         sync(aside / MANIFEST)
     shutil.rmtree(whole, ignore_errors=True)  # damaged, or this very step again
@@ -241,6 +239,15 @@ def _write(aside: Path, name: str, state: State) -> Path:
     path = aside / f"{name}.json"
     path.write_text(json.dumps(state, indent=2, ensure_ascii=False), "utf-8")
     return path
+
+
+@contextmanager
+def _abandoned_otherwise(aside: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        abandon(aside)
+        raise
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def train(
 
     All processes learn the same weights, each from its part of every batch: pictures, noise, times
     and order are those of one process. Only dropout inside the network depends on their number.
-    The main one alone paints, measures and writes.
+    The main one alone paints, measures and writes; of a network in shards all do, and it writes.
     changeable: dotted beginnings of the fields in which `config` may differ from the run's own.
     Returns the exit status: 0 when done, 128 + n when signal n stopped it, after a checkpoint.
     Raises UserError for what the user can mend.
