@@ -1,5 +1,9 @@
 """The device and the precision that a process computes with."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -71,3 +75,15 @@ def test_auto_takes_bf16_on_a_gpu_that_computes_with_it(monkeypatch, able, dtype
 def test_autocast_computes_products_in_the_chosen_dtype(dtype):
     with autocast(dtype, CPU):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.parametrize(("world", "late"), [("1", True), ("2", False)])
+def test_a_process_with_peers_leaves_at_once_and_has_said_all(world: str, late: bool) -> None:
+    code = (
+        "import atexit; from flowbrush.processes import leave\n"
+        "atexit.register(print, 'late'); print('all'); leave(7)"
+    )
+    env = {**os.environ, "WORLD_SIZE": world}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode == 7
+    assert done.stdout.split() == ["all", *(["late"] if late else [])]

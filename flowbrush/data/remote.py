@@ -8,10 +8,11 @@ import errno
 import fcntl
 import hashlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,11 @@ from fsspec.callbacks import Callback
 from flowbrush.errors import UserError
 
 SILENCE = 60.0  # seconds without a byte after which a server is given up
+TRIES = 7
+PAUSE = 1.0  # seconds before the second try, doubled before each further one: a minute in all
 ABANDONED = 3600.0  # seconds after which half a file is taken for one of a process that was killed
+FRESH = 60.0  # seconds for which what one thread or process gave up is given up by the others too
+STARTED = time.time()
 HINTS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 
 
@@ -36,32 +41,37 @@ class RemoteFiles:
 
     What was not read for longest goes first where the copies would be above `limit` bytes. Any
     number of processes and threads of one machine may share it. A copy is there whole or not at
-    all. It can be pickled. pause: seconds before the second try, doubled before each further one.
+    all. It can be pickled.
     """
 
     folder: Path
     limit: int
-    tries: int = 5
-    pause: float = 1.0
+    tries: int = TRIES
+    pause: float = PAUSE
 
-    def open(self, url: str) -> int:
+    def open(self, url: str, size: int | None = None) -> int:
         """A descriptor of the copy, which is fetched if it is not here; to be closed soon, since
         a copy that was given up keeps its room until then.
 
-        Raises UserError where the file is missing, forbidden, above the limit, or out of reach
-        after all tries.
+        size: in bytes, of a file that was there before. Should it be missing now, or have another
+        size, that may pass like any other trouble.
+        Raises UserError where the file is missing, forbidden, above the limit, or out of reach or
+        of another size after all tries.
         """
         copy = self.copy(url)
         while True:
             try:
                 file = os.open(copy, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
-                self._fetch(url, copy)
+                self._fetch(url, copy, size)
             except OSError as error:
                 raise self._unusable(error) from None
             else:
-                os.utime(file)  # read last now
-                return file
+                if size in (None, os.fstat(file).st_size):
+                    os.utime(file)  # read last now
+                    return file
+                os.close(file)
+                copy.unlink(missing_ok=True)
 
     def copy(self, url: str) -> Path:
         """Where the copy is, or will be."""
@@ -87,14 +97,26 @@ class RemoteFiles:
         names = self._tried(pattern, lambda files: files.glob(pattern))
         return sorted(name if is_remote(name) else f"{scheme}://{name}" for name in names)
 
-    def _fetch(self, url: str, copy: Path) -> None:
+    def _fetch(self, url: str, copy: Path, size: int | None) -> None:
+        failed = copy.with_suffix(".failed")
         with self._locked(f"fetching-{copy.name[:2]}"):
+            if told := _told_of_late(failed):  # else each one that waited would wait anew
+                raise UserError(told)
             aside = copy.with_name(f"{copy.name}.{os.getpid()}-{threading.get_ident()}.aside")
             taken = _Taken(self, url, aside.with_suffix(".room"))
             while not copy.exists():  # another process may have been faster
                 try:
-                    self._tried(url, lambda files: _fetch_once(files, url, aside, taken))
+                    self._tried(
+                        url,
+                        lambda files: _fetch_once(files, url, aside, taken, size),
+                        known=size is not None,
+                    )
                     aside.replace(copy)
+                    failed.unlink(missing_ok=True)
+                except UserError as error:
+                    with suppress(OSError):
+                        failed.write_text(str(error), "utf-8")
+                    raise
                 except _Crowded:  # other fetches hold the room, and will be done
                     time.sleep(self.pause)
                 finally:
@@ -119,7 +141,7 @@ class RemoteFiles:
                     continue
                 if entry.name.endswith(".copy"):
                     copies.append((found.st_mtime, found.st_size, entry.path))
-                elif entry.name.endswith((".room", ".aside")):
+                elif entry.name.endswith((".room", ".aside", ".failed")):
                     if now - found.st_mtime > ABANDONED:
                         Path(entry.path).unlink(missing_ok=True)
                     elif entry.name.endswith(".room") and entry.path != str(room):
@@ -152,17 +174,26 @@ class RemoteFiles:
     def _unusable(self, error: OSError) -> UserError:
         return UserError(f"{self.folder}: {error.strerror}; give another folder by --source.cache")
 
-    def _tried(self, url: str, work: Any) -> Any:
-        """What `work` makes of the file system, tried again where the network may be to blame."""
+    def _tried(self, url: str, work: Any, known: bool = False) -> Any:
+        """What `work` makes of the file system, tried again where the network may be to blame.
+
+        known: that the file was there before.
+        """
+        reason = ""
         for attempt in range(self.tries):
             if attempt:
-                time.sleep(self.pause * 2 ** (attempt - 1))
+                pause = self.pause * 2 ** (attempt - 1)
+                if attempt > 1:  # once is common
+                    print(f"{url}: {reason}; next try in {pause:g} s", file=sys.stderr)
+                time.sleep(pause)
             try:
                 return work(_file_system(url))
             except (UserError, _Crowded):
                 raise
             except FileNotFoundError:
-                raise UserError(f"{url}: not there; look at --source.path") from None
+                if not known:
+                    raise UserError(f"{url}: not there; look at --source.path") from None
+                reason = "not there any more"
             except Exception as error:  # of any kind: each storage has its own
                 status = getattr(error, "status", None) or getattr(error, "code", None)
                 refused = isinstance(status, int) and 400 <= status < 500
@@ -172,11 +203,20 @@ class RemoteFiles:
                     raise UserError(
                         f"{self.folder}: {error.strerror}; lower --source.cache-bytes"
                     ) from None
-                last = error
+                reason = _line(error)
         raise UserError(
-            f"{url}: out of reach after {self.tries} tries ({_line(last)}); look at the network, "
-            "and start again"
+            f"{url}: out of reach after {self.tries} tries ({reason}); look at the network, and "
+            "start again"
         )
+
+
+def _told_of_late(failed: Path) -> str:
+    """What a fetch failed of, since this process began and not long ago; else nothing."""
+    try:
+        fresh = failed.stat().st_mtime > max(STARTED, time.time() - FRESH)
+        return failed.read_text("utf-8") if fresh else ""
+    except FileNotFoundError:
+        return ""
 
 
 class _Crowded(Exception):
@@ -200,11 +240,15 @@ class _Taken(Callback):
             self.files.make_room(self.url, self.value, self.room)
 
 
-def _fetch_once(files: Any, url: str, aside: Path, taken: _Taken) -> None:
+def _fetch_once(files: Any, url: str, aside: Path, taken: _Taken, size: int | None) -> None:
     files.get_file(url, str(aside), callback=taken)
     found = aside.stat().st_size
     if taken.size is not None and found != taken.size:
         raise OSError(f"{found:,} bytes came of {taken.size:,}")
+    if size is not None and found != size:
+        raise OSError(
+            f"changed: {found:,} bytes, and {size:,} before; if that is meant, empty --source.cache"
+        )
 
 
 def _file_system(url: str) -> Any:

@@ -7,26 +7,37 @@ from itertools import product
 from pathlib import Path
 
 from flowbrush.data.remote import RemoteFiles, is_remote
+from flowbrush.data.tar_index import ENDING
 from flowbrush.errors import UserError
 
 MOST_SHARDS = 10_000_000
 
 
 def shard_names(path: str, files: RemoteFiles) -> list[str]:
-    """The shards that a path stands for, in order. Raises UserError where there are none."""
+    """The shards that a path stands for, in order.
+
+    Raises UserError where there are none, or where there is the index of one that is not there.
+    """
     names: list[str] = []
     for pattern in (part for whole in _split(path) for part in _unfolded(whole)):
         if is_remote(pattern):
             pattern = pattern + "*.tar" if pattern.endswith("/") else pattern
             found = files.found(pattern) if "*" in pattern else [pattern]
         else:
-            place = Path(pattern).expanduser()
+            place, indexes = Path(pattern).expanduser(), list[str]()
             if place.is_dir():
                 found = sorted(map(str, place.glob("*.tar")))
+                indexes = list(map(str, place.glob("*.tar" + ENDING)))
             elif not place.exists() and glob.has_magic(pattern):
                 found = sorted(glob.glob(str(place)))  # noqa: PTH207, the pattern may be absolute
+                indexes = glob.glob(str(place) + ENDING)  # noqa: PTH207
             else:
                 found = [str(place)]
+            if gone := {index.removesuffix(ENDING) for index in indexes} - set(found):
+                raise UserError(
+                    f"{min(gone)}: gone, but its index is there; put it back, or delete the index "
+                    "to do without it"
+                )
         if not found:
             raise UserError(f"{pattern}: no shards there (.tar); give others with --source.path")
         names += found

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from flowbrush.data.tars import Member, Window, members
+from flowbrush.data.tars import CUT, Member, Window, members
 from flowbrush.errors import UserError
 
 VERSION = 1
@@ -159,13 +159,14 @@ def read_json(data: bytes) -> dict[str, Any]:
     return fields
 
 
-def make_index(file: int, name: str, known_by: tuple[int, int]) -> bytes:
+def make_index(file: int, name: str, known_by: tuple[int, int], earlier: int = 0) -> bytes:
     """The index of an open tar, as bytes of a safetensors file.
 
     name: of the tar, for errors. known_by: its stamp, by which the index is later matched to it.
+    earlier: bytes that it had when an index was made of it before; 0 = there is none.
 
     Costs one look at each member, of which texts are read and pictures skipped: on one core 30,000
-    samples a second. Raises UserError for what is no tar.
+    samples a second. Raises UserError for what is no tar, or has been cut short since.
     """
     rows, before, parts = _Rows(Window(file)), ("", ""), dict[str, Member]()
     try:
@@ -184,6 +185,11 @@ def make_index(file: int, name: str, known_by: tuple[int, int]) -> bytes:
         raise UserError(f"{name}: not a tar; {mend}") from None
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror}); fetch it again") from None
+    if rows.told[CUT] and rows.window.size < earlier:
+        raise UserError(
+            f"{name}: cut short, {rows.window.size:,} bytes of the {earlier:,} that it had; fetch "
+            "it again, or delete its index to do without the rest"
+        )
     told = {"version": VERSION, "stamp": known_by, "told": rows.told}
     return save(rows.arrays(), {"index": json.dumps(told)})
 
@@ -247,13 +253,16 @@ def _array(mapped: mmap.mmap, start: int, entry: dict[str, Any]) -> np.ndarray:
 def local_index(tar: Path, cache: Path) -> Index:
     """The index beside a tar, or in `cache` where its folder cannot be written; made where there
     is none, or one of another tar. Raises UserError as `make_index` does, or if neither can be."""
+    earlier = 0
     places = [tar.with_name(tar.name + ENDING), cached_index(str(tar.absolute()), cache)]
     file = open_file(tar, str(tar))
     try:
         for place in places:
-            if (index := readable_index(place)) and index.stamp == stamp(file):
-                return index
-        made = make_index(file, str(tar), stamp(file))
+            if index := readable_index(place):
+                if index.stamp == stamp(file):
+                    return index
+                earlier = max(earlier, index.stamp[0])
+        made = make_index(file, str(tar), stamp(file), earlier)
     finally:
         os.close(file)
     for place in places:

@@ -26,7 +26,7 @@ from flowbrush.data.filters import Filter, parse
 from flowbrush.data.pictures import decode
 from flowbrush.data.remote import RemoteFiles, is_remote
 from flowbrush.data.shard_names import shard_names
-from flowbrush.data.source import Example, UnreadablePicture
+from flowbrush.data.source import Example
 from flowbrush.data.tar_index import Index
 from flowbrush.errors import UserError, nearest
 
@@ -167,11 +167,7 @@ class Shard:
         with_text = self.index.extent("text", row)[1] > 0 and (not kinds or TEXT in kinds)
         with_json = not with_text if not kinds else bool(set(kinds) - {TEXT})
         parts = ["picture", *(["text"] if with_text else []), *(["json"] if with_json else [])]
-        name = f"{self.name}: sample {row}"
-        try:
-            found = self._read([self.index.extent(part, row) for part in parts])
-        except OSError as error:
-            raise UnreadablePicture(name, error.strerror or "unreadable") from None
+        found = self._read([self.index.extent(part, row) for part in parts])
         read = dict(zip(parts, found, strict=True))
         try:
             fields = tar_index.read_json(read["json"]) if read.get("json") else {}
@@ -187,14 +183,16 @@ class Shard:
             for column, numbers in self.numbers.items()
             if not math.isnan(number := float(numbers[row]))
         }
-        return Example(decode(read["picture"], size, name), captions, truth=truth)
+        picture = decode(read["picture"], size, f"{self.name}: sample {row}")
+        return Example(picture, captions, truth=truth)
 
     def _read(self, extents: list[tuple[int, int]]) -> list[bytes]:
+        """Raises UserError for a shard that is not what it was: its pictures are not broken, and
+        other ones in their place would make another run."""
         if is_remote(self.name):
-            file = self.wanted.files.open(self.name)
+            file = self.wanted.files.open(self.name, self.index.stamp[0])
             try:
-                self._check(os.fstat(file).st_size == self.index.stamp[0])
-                return [os.pread(file, size, at) for at, size in extents]
+                return self._read_open(file, extents)
             finally:
                 os.close(file)  # so that a copy that is given up makes room
         if self._file is None:
@@ -202,7 +200,15 @@ class Shard:
             weakref.finalize(self, os.close, file)
             self._check(tar_index.stamp(file) == self.index.stamp)
             self._file = file
-        return [os.pread(self._file, size, at) for at, size in extents]
+        return self._read_open(self._file, extents)
+
+    def _read_open(self, file: int, extents: list[tuple[int, int]]) -> list[bytes]:
+        try:
+            found = [os.pread(file, size, at) for at, size in extents]
+        except OSError as error:
+            raise UserError(f"{self.name}: {error.strerror}; mend it, and start again") from None
+        self._check([len(data) for data in found] == [size for _, size in extents])
+        return found
 
     def _check(self, unchanged: bool) -> None:
         if not unchanged:
@@ -232,6 +238,9 @@ def _index(name: str, wanted: _Wanted) -> Index:
     file = wanted.files.open(name)
     try:
         tar_index.write_whole(kept, tar_index.make_index(file, name, (os.fstat(file).st_size, 0)))
+    except UserError:
+        wanted.files.copy(name).unlink(missing_ok=True)  # the next start fetches it again
+        raise
     finally:
         os.close(file)
     return Index(kept)

@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
@@ -21,7 +21,9 @@ def record_null(run: Path, null: Condition) -> None:
         name: part.cpu().clone().contiguous() for name, part in parts.items() if part is not None
     }
     if not (run / NULL_FILE).exists():
-        save_file(tensors, run / NULL_FILE)
+        aside = run / f"{NULL_FILE}.aside"
+        aside.write_bytes(save(tensors))
+        aside.replace(run / NULL_FILE)
 
 
 def check_null(run: Path, null: Condition) -> None:

@@ -147,7 +147,9 @@ def _lines_until(path: Path, seen: int) -> list[dict[str, Any]]:
             break  # cut short by the crash
         if line["pictures"] <= seen:
             lines.append(line)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    aside = path.with_suffix(".aside")  # so that a crash or a full disk here costs no line
+    aside.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    aside.replace(path)
     return lines
 
 

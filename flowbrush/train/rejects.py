@@ -1,6 +1,7 @@
 """A run's unreadable pictures: counted, listed in a file, and never passed over in silence."""
 
 import json
+import os
 from pathlib import Path
 
 from flowbrush.data.batches import Batch
@@ -21,7 +22,10 @@ class Rejects:
     def __init__(self, run: Path, size: int, processes: Processes) -> None:
         self.path, self._size, self._read = run / REJECTS_FILE, size, 0
         self._processes = processes
-        lines = self.path.read_text("utf-8").splitlines() if self.path.exists() else []
+        found = self.path.read_bytes() if self.path.exists() else b""
+        *lines, cut = found.split(b"\n")
+        if cut and processes.is_main:  # by a crash in the middle of a line
+            os.truncate(self.path, len(found) - len(cut))
         self._known = {json.loads(line)["picture"] for line in lines}
 
     def add(self, batch: Batch) -> None:

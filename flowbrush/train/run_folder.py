@@ -1,5 +1,6 @@
 """A run's folder: one config, one writer at a time."""
 
+import errno
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,14 @@ def opened(
             if attribution:
                 (run / ATTRIBUTION_FILE).write_text(attribution + "\n", "utf-8")
             yield
-    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{error.filename or run}: {error.strerror}; free some, then go on with: flowbrush "
+                f"train {run}"
+            ) from None
+        if not isinstance(error, NotADirectoryError | FileExistsError | PermissionError):
+            raise
         raise UserError(
             f"{run}: cannot be written ({error.strerror}); choose another folder with --run"
         ) from None

@@ -94,6 +94,12 @@ def failing(times: int, status: int, data: bytes = CONTENT) -> Callable[[Handler
     return answer
 
 
+def sending(times: int, other: bytes, data: bytes = CONTENT) -> Callable[[Handler], None]:
+    """Something else, that often; then the data."""
+    left = [other] * times
+    return lambda handler: send(handler, left.pop() if left else data)
+
+
 def cutting(times: int, data: bytes = CONTENT) -> Callable[[Handler], None]:
     """The connection breaks off in the middle, that often."""
     left = list(range(times))
@@ -119,8 +125,9 @@ def content(kept: RemoteFiles, url: str) -> bytes:
 
 
 def copies(kept: RemoteFiles) -> int:
-    """The bytes of the copies; nothing else may lie there but locks."""
-    sizes = [(path.name, path.stat().st_size) for path in kept.folder.iterdir()]
+    """The bytes of the copies; nothing else may lie there but locks, and what fetches failed of."""
+    there = [path for path in kept.folder.iterdir() if path.suffix != ".failed"]
+    sizes = [(path.name, path.stat().st_size) for path in there]
     assert all(name.endswith(".copy") or not size for name, size in sizes)
     assert not any(name.endswith((".aside", ".room")) for name, _ in sizes)
     return sum(size for _, size in sizes)
@@ -188,6 +195,31 @@ def test_lasting_trouble_is_told_in_one_line_after_the_last_try(tmp_path, served
     assert (served.asked["/a.tar"], copies(kept)) == (3, 0)
 
 
+def test_what_one_thread_gives_up_the_others_do_not_try_anew(tmp_path, served, monkeypatch):
+    served.files["/a.tar"], kept = failing(99, 500), files(tmp_path, tries=4)
+
+    def told(_: int) -> str:
+        with pytest.raises(UserError) as error:
+            kept.open(served.url + "/a.tar")
+        return str(error.value)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(told, range(8)))) == 1
+    assert served.asked["/a.tar"] == 4
+    served.files["/a.tar"] = CONTENT
+    monkeypatch.setattr(remote, "FRESH", 0.0)  # later
+    assert content(kept, served.url + "/a.tar") == CONTENT
+    assert not list(kept.folder.glob("*.failed"))
+
+
+def test_what_another_process_gave_up_earlier_is_tried_anew(tmp_path, served, monkeypatch):
+    served.files["/a.tar"], kept = failing(2, 500), files(tmp_path, tries=2)
+    with pytest.raises(UserError):
+        kept.open(served.url + "/a.tar")
+    monkeypatch.setattr(remote, "STARTED", time.time() + 1)
+    assert content(kept, served.url + "/a.tar") == CONTENT
+
+
 def test_pauses_double(tmp_path, served, monkeypatch):
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
@@ -205,6 +237,36 @@ def test_what_no_patience_mends_is_tried_once(tmp_path, served, status, what):
     with pytest.raises(UserError, match=f"a.tar: {what}"):
         files(tmp_path).open(served.url + "/a.tar")
     assert served.asked["/a.tar"] == 1
+
+
+@pytest.mark.parametrize("trouble", [failing(3, 404), sending(3, b"<html>soon</html>")])
+def test_of_a_file_that_was_there_before_its_absence_and_other_sizes_may_pass(
+    tmp_path, served, trouble, capsys
+):
+    served.files["/a.tar"], kept = trouble, files(tmp_path)
+    with open(kept.open(served.url + "/a.tar", len(CONTENT)), "rb") as file:
+        assert file.read() == CONTENT
+    assert served.asked["/a.tar"] == 4
+    assert len(re.findall(r"/a\.tar: .*; next try in 0\.0[24] s\n", capsys.readouterr().err)) == 2
+
+
+@pytest.mark.parametrize(
+    ("trouble", "what"),
+    [(failing(99, 404), "not there any more"), (sending(99, b"x"), "changed: 1")],
+)
+def test_a_file_that_is_not_again_what_it_was_is_told(tmp_path, served, trouble, what):
+    served.files["/a.tar"], kept = trouble, files(tmp_path, tries=3)
+    with pytest.raises(UserError, match=rf"/a\.tar: out of reach after 3 tries \({what}"):
+        kept.open(served.url + "/a.tar", len(CONTENT))
+    assert copies(kept) == 0
+
+
+def test_a_copy_of_another_size_is_fetched_again(tmp_path, served):
+    served.files["/a.tar"], kept = CONTENT, files(tmp_path)
+    os.close(kept.open(served.url + "/a.tar"))
+    kept.copy(served.url + "/a.tar").write_bytes(CONTENT[:1000])
+    with open(kept.open(served.url + "/a.tar", len(CONTENT)), "rb") as file:
+        assert file.read() == CONTENT
 
 
 def test_a_server_that_is_not_there_is_told(tmp_path):
@@ -411,7 +473,7 @@ def test_a_remote_shard_that_changed_is_named(tmp_path, served):
     served.files["/00001.tar"] = write(tmp_path / "x.tar", sample("dog") * 40).read_bytes()
     for copy in (tmp_path / "cache/copies").glob("*.copy"):
         copy.unlink()
-    with pytest.raises(UserError, match=r"00001\.tar: changed"):
+    with pytest.raises(UserError, match=r"00001\.tar: out of reach .*changed: .*--source\.cache"):
         captions(source)
 
 
@@ -429,10 +491,21 @@ def test_a_missing_remote_shard_is_named(tmp_path, served):
     assert f"{served.url}/00003.tar" in refusal(path, cache=tmp_path / "cache")
 
 
-def test_a_remote_shard_that_is_no_tar_is_named_by_its_address(tmp_path, served):
+def test_a_remote_shard_that_is_no_tar_is_named_by_its_address_and_fetched_again(tmp_path, served):
     served.files["/a.tar"] = b"<html>" * 999
     message = refusal(f"{served.url}/a.tar", cache=tmp_path / "cache")
     assert re.match(re.escape(f"{served.url}/a.tar: not a tar"), message)
+    served.files["/a.tar"] = write(tmp_path / "a.tar", sample("cat")).read_bytes()
+    assert captions(opened(f"{served.url}/a.tar", cache=tmp_path / "cache")) == ["a cat"]
+
+
+def test_a_remote_shard_that_is_gone_for_a_while_is_waited_for(tmp_path, served):
+    source = opened(shards(tmp_path, served), cache=tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache/copies")
+    whole = served.files["/00001.tar"]
+    assert isinstance(whole, bytes)
+    served.files["/00001.tar"] = failing(1, 404, whole)
+    assert captions(source) == WANTED
 
 
 def test_a_remote_folder_and_a_pattern_are_listed(tmp_path):

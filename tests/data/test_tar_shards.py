@@ -598,6 +598,51 @@ def test_a_shard_that_changes_while_it_is_read_is_named(tmp_path):
         source[0]
 
 
+@pytest.mark.parametrize("opened_before", [False, True])
+def test_a_shard_that_is_cut_while_it_is_read_is_named_and_no_picture_counts_as_broken(
+    tmp_path, opened_before
+):
+    source, path = only(tmp_path, CATS), tmp_path / "a.tar"
+    if opened_before:
+        assert source[0].captions
+    os.truncate(path, 3 * 1024)
+    with pytest.raises(UserError, match=r"a\.tar: (changed|cut short)"):
+        source[2]
+    assert re.search(r"a\.tar: cut short, 3,072 bytes of the [\d,]+ that it had", refusal(path))
+
+
+def test_what_is_left_of_a_cut_shard_is_taken_once_its_index_is_deleted(tmp_path):
+    path = write(tmp_path / "a.tar", CATS)
+    opened(path)
+    os.truncate(path, 3 * 1024)
+    path.with_name("a.tar.index.safetensors").unlink()
+    assert captions(opened(path)) == ["a cat"]
+
+
+def test_a_disk_that_cannot_be_read_is_told_and_no_picture_counts_as_broken(tmp_path, monkeypatch):
+    def broken(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    source = only(tmp_path, CATS)
+    monkeypatch.setattr(os, "pread", broken)
+    with pytest.raises(UserError, match=r"a\.tar: Input/output error"):
+        source[0]
+
+
+@pytest.mark.parametrize("pattern", ["", "/*.tar"])
+def test_a_shard_that_is_gone_from_its_folder_is_named_until_its_index_is_gone_too(
+    tmp_path, pattern
+):
+    for name in "ab":
+        write(tmp_path / f"shards/{name}.tar", sample(name))
+    path = f"{tmp_path}/shards{pattern}"
+    opened(path, cache=tmp_path)
+    (tmp_path / "shards/a.tar").unlink()
+    assert refusal(path, cache=tmp_path).startswith(f"{tmp_path}/shards/a.tar: gone")
+    (tmp_path / "shards/a.tar.index.safetensors").unlink()
+    assert captions(opened(path, cache=tmp_path)) == ["a b"]
+
+
 def test_a_shard_that_goes_away_is_named(tmp_path):
     source = only(tmp_path, CATS)
     (tmp_path / "a.tar").unlink()

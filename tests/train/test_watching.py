@@ -1,5 +1,6 @@
 """The journal, the rejects and the run's folder."""
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -98,6 +99,36 @@ def test_broken_pictures_are_listed_once_each(tmp_path: Path) -> None:
     listed = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
     assert [entry["picture"] for entry in listed] == ["a.png", "b.png"]
     assert "2 broken pictures were skipped" in Rejects(tmp_path, 1_000, CPU).summary()
+
+
+def test_a_list_of_broken_pictures_that_was_cut_short_goes_on(tmp_path: Path) -> None:
+    Rejects(tmp_path, 1_000, CPU).add(batch("a.png", "b.png"))
+    path = tmp_path / "rejected.jsonl"
+    path.write_bytes(path.read_bytes()[:-5])
+    Rejects(tmp_path, 1_000, CPU).add(batch("c.png"))
+    listed = [json.loads(line)["picture"] for line in path.read_text().splitlines()]
+    assert listed == ["a.png", "c.png"]
+
+
+def test_a_full_disk_takes_no_line_of_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    lines = '{"pictures": 8}\n{"pictures": 16}\n'
+    (tmp_path / "journal.jsonl").write_text(lines)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        Journal(tmp_path, tiny(), seen=8)
+    assert (tmp_path / "journal.jsonl").read_text() == lines
+
+
+def test_a_full_disk_is_told_with_the_runs_folder(tmp_path: Path) -> None:
+    told = pytest.raises(UserError, match=f"{tmp_path}: No space left on device; free some")
+    with told, opened(tmp_path, tiny(), ()):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_more_than_a_tenth_broken_stops_the_run(tmp_path: Path) -> None:
