@@ -4,10 +4,12 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, NoReturn, TypeVar, cast
+from uuid import uuid4
 
 import torch
 from torch import Tensor, distributed
@@ -100,9 +102,8 @@ def joined_processes(device: str = "auto") -> Iterator[Processes]:
         yield Processes(own_device(device))
         return
     store, _, _ = next(distributed.rendezvous("env://", timeout=PATIENCE))
-    if os.environ.get("GROUP_WORLD_SIZE") == "1":
-        # torchrun on one machine hands the store of lost processes to those it starts instead.
-        store = distributed.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+    with together():
+        store = _of_this_start(store, rank, world)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         with together():
@@ -142,6 +143,29 @@ def leave(status: int) -> NoReturn:
 def rank_and_world() -> tuple[int, int]:
     """Which of how many processes torchrun says that this is; 0 of 1 without it."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _of_this_start(store: distributed.Store, rank: int, world: int) -> distributed.Store:
+    """The part of torchrun's store that is of these processes alone.
+
+    torchrun hands the store of lost processes to those it starts instead, which would look for each
+    other at the old addresses; and its machines do not agree on how often that was. So the main
+    process makes up a name, and tells it whoever asks by a word of its own, until all have heard.
+    """
+    name = uuid4().hex
+    if rank:
+        store.set(f"asked by {rank}", name)
+        name = store.get(f"answer to {name}").decode()
+        store.set(f"{name} heard by {rank}", "")
+    waiting = set() if rank else set(range(1, world))
+    while waiting:
+        for other in tuple(waiting):
+            if store.check([f"{name} heard by {other}"]):
+                waiting.remove(other)
+            elif store.check([f"asked by {other}"]):  # now, or before it was lost
+                store.set(f"answer to {store.get(f'asked by {other}').decode()}", name)
+        time.sleep(0.02)
+    return distributed.PrefixStore(name, store)
 
 
 def _is_first_error(store: distributed.Store) -> bool:

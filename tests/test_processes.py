@@ -3,12 +3,22 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
+from torch import distributed
 
 from flowbrush.errors import UserError
-from flowbrush.processes import Processes, autocast, choose_device, choose_dtype, own_device
+from flowbrush.processes import (
+    Processes,
+    _of_this_start,
+    autocast,
+    choose_device,
+    choose_dtype,
+    own_device,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -87,3 +97,19 @@ def test_a_process_with_peers_leaves_at_once_and_has_said_all(world: str, late: 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.returncode == 7
     assert done.stdout.split() == ["all", *(["late"] if late else [])]
+
+
+def test_those_that_are_started_instead_do_not_meet_in_the_store_of_the_lost() -> None:
+    """The store stays; some of the first start were lost before they had asked, some after."""
+    store = distributed.HashStore()
+
+    def start(ranks: range, world: int) -> list[Any]:
+        with ThreadPoolExecutor(world) as pool:
+            return list(pool.map(lambda rank: _of_this_start(store, rank, world), ranks))
+
+    store.set("asked by 1", "one that was lost")
+    store.set("asked by 2", "another")
+    for _ in range(2):
+        parts = start(range(3), 3)
+        assert parts[0].add("errors", 1) == 1
+        assert {int(part.add("errors", 0)) for part in parts} == {1}

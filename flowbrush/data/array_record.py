@@ -21,7 +21,7 @@ from flowbrush.data import columns, pickles
 from flowbrush.data.columns import caption_columns, existing
 from flowbrush.data.latents import Layout, as_picture, check_size
 from flowbrush.data.names import read_names
-from flowbrush.data.source import Example, UnreadablePicture
+from flowbrush.data.source import Example, Origin, UnreadablePicture, listing_sha256
 from flowbrush.errors import UserError
 
 PATTERNS = ("*.array_record", "*.array_record-*", "*.arrayrecord", "*.arrayrecord-*")
@@ -101,6 +101,10 @@ class ArrayRecords:
     def attribution(self) -> str:
         return ""
 
+    def origin(self) -> Origin:
+        """By the names and sizes of the files."""
+        return Origin(listing_sha256((file.name, file.stat().st_size) for file in self.files))
+
     @property
     def shards(self) -> tuple[int, ...]:
         """How many records each file has, in order; they follow each other."""
@@ -159,6 +163,4 @@ def _count(path: Path) -> int:
 
 def _text(value: Any, field: str, name: str) -> str:
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    if not isinstance(text, str) or not text.strip():
-        raise UnreadablePicture(name, f"no caption in {field}")
-    return " ".join(text.split())
+    return columns.one_line(text, field, name)

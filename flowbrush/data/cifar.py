@@ -5,6 +5,7 @@ version's pickles are read by `pickles.loads`, which runs nothing.
 """
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from flowbrush.data import pickles
 from flowbrush.data.pictures import square
-from flowbrush.data.source import Example
+from flowbrush.data.source import Example, Origin
 from flowbrush.errors import UserError
 
 BYTES = 3 * 32 * 32  # of a picture
@@ -89,6 +90,10 @@ class Cifar:
     @property
     def attribution(self) -> str:
         return "CIFAR-10, Alex Krizhevsky, Vinod Nair and Geoffrey Hinton"
+
+    def origin(self) -> Origin:
+        """By the pictures and classes themselves."""
+        return Origin(sha256(self.pictures.tobytes() + self.labels.tobytes()).hexdigest())
 
 
 def _article(name: str) -> str:

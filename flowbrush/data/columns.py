@@ -3,7 +3,9 @@
 import glob
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from flowbrush.data.source import LONGEST_CAPTION, UnreadablePicture
 from flowbrush.errors import UserError, nearest
 
 PICTURES = ("image", "jpg", "jpeg", "png", "webp", "img", "picture", "image_bytes")
@@ -40,6 +42,19 @@ def existing(column: str, there: Sequence[str], where: str, field: str) -> str:
             f"{nearest(column, there)}"
         )
     return column
+
+
+def one_line(text: Any, column: str, name: str) -> str:
+    """The caption in a row. Raises UnreadablePicture where it is none, or too long for one."""
+    if not isinstance(text, str) or not text.strip():
+        raise UnreadablePicture(name, f"no caption in {column}")
+    if len(text) > LONGEST_CAPTION:
+        raise UnreadablePicture(name, too_long(column))
+    return " ".join(text.split())
+
+
+def too_long(column: str) -> str:
+    return f"over {LONGEST_CAPTION:,} characters in {column}"
 
 
 def files_of(path: Path, patterns: tuple[str, ...]) -> list[Path]:

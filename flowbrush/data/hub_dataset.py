@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from flowbrush import hub
-from flowbrush.data import columns
+from flowbrush.data import columns, licences
 from flowbrush.data.columns import caption_columns, existing
-from flowbrush.data.pictures import decode
-from flowbrush.data.source import Example, UnreadablePicture
+from flowbrush.data.pictures import LARGEST_PICTURE, TOO_LARGE, decode
+from flowbrush.data.source import Example, Origin, UnreadablePicture, listing_sha256
 from flowbrush.errors import UserError, nearest
 
 LABELS = ("label", "fine_label", "labels", "class")
@@ -45,6 +45,9 @@ class HubDataset:
             if _is_labels(loaded.features[column])
         }
         self._picture = _picture_column(config, loaded.features)
+        self._licences = loaded.select_columns(licences.licence_columns(loaded.features)[:1])
+        self._folders = _folders(config)
+        self._files = [Path(file["filename"]) for file in loaded.cache_files]
         self._rows = _undecoded(loaded, self._picture).select_columns(
             sorted({self._picture, *self._kinds.values()})
         )
@@ -59,7 +62,7 @@ class HubDataset:
             raise IndexError(i)
         row, name = self._rows[int(i)], f"{self.name}:{i}"
         captions = {k: self._caption(row[c], c, name) for k, c in self._kinds.items()}
-        picture = decode(_encoded(row[self._picture], name), self.size, name)
+        picture = decode(self._encoded(row[self._picture], name), self.size, name)
         return Example(picture, captions, truth=name)
 
     @property
@@ -71,12 +74,33 @@ class HubDataset:
     def attribution(self) -> str:
         return ""
 
+    def origin(self) -> Origin:
+        """By the names and sizes of the files that it lies in. Licences are the first rows'."""
+        sha256 = listing_sha256((file.name, file.stat().st_size) for file in self._files)
+        rows = self._licences[: licences.MOST_LOOKED_AT]
+        found = licences.counted(next(iter(rows.values()), ()))
+        return Origin(sha256, {}, found, found.total())
+
+    def _encoded(self, held: dict[str, Any] | None, name: str) -> bytes:
+        """The bytes of a picture, which stand in the table or in a file that it names."""
+        if held and held.get("bytes"):
+            return held["bytes"]
+        if not held or not held.get("path"):
+            raise UnreadablePicture(name, "no picture in this row")
+        path, name = Path(held["path"]), f"{name} ({held['path']})"
+        try:
+            if not any(path.resolve().is_relative_to(folder) for folder in self._folders):
+                raise UnreadablePicture(name, "a file outside of the dataset")
+            if path.stat().st_size > LARGEST_PICTURE:
+                raise UnreadablePicture(name, TOO_LARGE)
+            return path.read_bytes()
+        except OSError as error:
+            raise UnreadablePicture(name, str(error.strerror)) from None
+
     def _caption(self, value: Any, column: str, name: str) -> str:
         if (names := self._names.get(column)) and isinstance(value, int):
             value = names[value] if 0 <= value < len(names) else None
-        if not isinstance(value, str) or not value.strip():
-            raise UnreadablePicture(name, f"no caption in {column}")
-        return " ".join(value.split())
+        return columns.one_line(value, column, name)
 
 
 def _loaded(config: HubDatasetConfig) -> Any:
@@ -152,13 +176,10 @@ def _is_labels(kind: Any) -> bool:
     return isinstance(kind, ClassLabel)
 
 
-def _encoded(held: dict[str, Any] | None, name: str) -> bytes:
-    """The bytes of a picture, which stand in the table or in a file that it names."""
-    if held and held.get("bytes"):
-        return held["bytes"]
-    if not held or not held.get("path"):
-        raise UnreadablePicture(name, "no picture in this row")
-    try:
-        return Path(held["path"]).read_bytes()
-    except OSError as error:
-        raise UnreadablePicture(f"{name} ({held['path']})", str(error.strerror)) from None
+def _folders(config: HubDatasetConfig) -> list[Path]:
+    """Where the files of a dataset may lie, which its table names."""
+    from datasets import config as settings
+
+    given = [Path(config.name).expanduser()] if Path(config.name).expanduser().is_dir() else []
+    caches = (settings.HF_CACHE_HOME, settings.HF_DATASETS_CACHE)
+    return [folder.resolve() for folder in (*given, *map(Path, caches))]

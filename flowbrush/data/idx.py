@@ -5,6 +5,7 @@ import math
 import struct
 import zlib
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from flowbrush.data.pictures import square
-from flowbrush.data.source import Example
+from flowbrush.data.source import Example, Origin
 from flowbrush.errors import UserError
 
 DIGITS = tuple("0123456789")
@@ -69,6 +70,10 @@ class Idx:
     @property
     def attribution(self) -> str:
         return ""
+
+    def origin(self) -> Origin:
+        """By the pictures and classes themselves."""
+        return Origin(sha256(self.pictures.tobytes() + self.labels.tobytes()).hexdigest())
 
 
 def read_idx(path: Path, axes: int) -> UInt8[np.ndarray, "..."]:

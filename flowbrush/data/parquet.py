@@ -4,9 +4,7 @@ A row is read by decoding the group of rows that it is in, as the file was writt
 asked for last stay in memory. Lengths come from the files' footers, pictures are left alone.
 """
 
-import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,23 +12,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
-from flowbrush.data import columns
+from flowbrush.data import columns, licences, row_groups
 from flowbrush.data.columns import existing
-from flowbrush.data.filters import Filter, Tally, parse
+from flowbrush.data.filters import Tally, parse
 from flowbrush.data.latents import Layout, as_picture, check_size, unpacked
 from flowbrush.data.pictures import decode
-from flowbrush.data.source import Example, Picture, UnreadablePicture
+from flowbrush.data.source import (
+    LONGEST_CAPTION,
+    Example,
+    Origin,
+    Picture,
+    UnreadablePicture,
+    listing_sha256,
+)
 from flowbrush.errors import UserError
 
 PATTERNS = ("*.parquet", "*.parq")
-COMPARISONS = {
-    ">=": "greater_equal",
-    "<=": "less_equal",
-    "==": "equal",
-    "!=": "not_equal",
-    ">": "greater",
-    "<": "less",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +78,9 @@ class Parquet:
         self.config, self.size = config, size
         self.files = columns.files_of(config.path, PATTERNS)
         self.tally = Tally(tuple(parse(text) for text in config.filters))
-        schema = _opened(self.files[0]).schema_arrow
+        schema = row_groups.opened(self.files[0]).schema_arrow
+        texts = (name for name in schema.names if _is_text(schema.field(name).type))
+        self._licence = next(iter(licences.licence_columns(texts)), "")
         self._encoded = "" if config.latents else _pictures(config, schema, self.files[0])
         self._stored = "" if self._encoded else _latents(config, schema, self.files[0])
         self._kinds = _captions(config, schema, self.files[0])
@@ -90,7 +89,7 @@ class Parquet:
         self._groups = _Groups(*map(np.concatenate, zip(*found, strict=True)))
         self._starts = np.concatenate([[0], self._groups.left.cumsum()])
         self._bits = np.concatenate([[0], (-(-self._groups.rows // 8)).cumsum()])
-        self._cache = _Cache(config.cache * 2**20)
+        self._cache = row_groups.Cache(config.cache * 2**20)
         self._shape: tuple[int, ...] = ()  # of latents
         if not len(self):
             raise UserError(f"{config.path}: no rows left, {self.tally}; loosen source.filters")
@@ -109,7 +108,7 @@ class Parquet:
         path = self.files[groups.file[group]]
         name = f"{path}:{groups.first[group] + row}"
         table = self._cache.table(path, int(groups.number[group]), self._wanted)
-        captions = {k: _caption(table[c][row].as_py(), c, name) for k, c in self._kinds.items()}
+        captions = {k: _caption(table[c][row], c, name) for k, c in self._kinds.items()}
         return Example(self._picture(table, row, name), captions, truth=name)
 
     @property
@@ -120,6 +119,19 @@ class Parquet:
     def attribution(self) -> str:
         return ""
 
+    def origin(self) -> Origin:
+        """By the names and sizes of the files. Licences are those of the first rows."""
+        left_out = {str(one): rows for one, rows in self.tally.dropped.items()}
+        sha256 = listing_sha256((file.name, file.stat().st_size) for file in self.files)
+        found: Counter[str] = Counter()
+        for group in range(len(self._groups.left)) if self._licence else ():
+            if found.total() >= licences.MOST_LOOKED_AT:
+                break
+            path, number = self.files[self._groups.file[group]], int(self._groups.number[group])
+            column = row_groups.group(path, number, [self._licence])[self._licence]
+            found.update(row_groups.each_once(column, licences.licence)[self._rows(group)])
+        return Origin(sha256, left_out, found, found.total())
+
     @property
     def shards(self) -> tuple[int, ...]:
         """How many rows each file has, in order; they follow each other."""
@@ -128,10 +140,14 @@ class Parquet:
 
     def _row(self, group: int, i: int) -> int:
         """The place in a group of its i-th row that is left."""
+        return int(self._rows(group)[i]) if self.tally.filters else i
+
+    def _rows(self, group: int) -> Int64[np.ndarray, " n"]:
+        """The places in a group of all rows that are left."""
         if not self.tally.filters:
-            return i
+            return np.arange(self._groups.rows[group])
         bytes_of_it = self._groups.bits[self._bits[group] : self._bits[group + 1]]
-        return int(np.flatnonzero(np.unpackbits(bytes_of_it))[i])
+        return np.flatnonzero(np.unpackbits(bytes_of_it))
 
     def _picture(self, table: Any, row: int, name: str) -> Picture:
         if self._encoded:
@@ -152,14 +168,14 @@ class Parquet:
 
     def _groups_of(self, number: int) -> _Groups:
         path = self.files[number]
-        file = _opened(path)
+        file = row_groups.opened(path)
         there = file.schema_arrow.names
         for column in self._wanted:
             existing(column, there, str(path), "source")
         for one in self.tally.filters:
             existing(one.column, there, str(path), "source.filters")
         groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-        largest = max((_decoded_size(group, self._wanted) for group in groups), default=0)
+        largest = max((row_groups.decoded_size(group, self._wanted) for group in groups), default=0)
         if largest > self.config.cache * 2**20:
             raise UserError(
                 f"source.cache: {self.config.cache} MiB, but a group of rows of {path} takes "
@@ -169,7 +185,7 @@ class Parquet:
         self.tally.seen += int(rows.sum())
         left, bits = rows, [np.empty(0, np.uint8)]
         if asked := sorted({one.column for one in self.tally.filters}):
-            kept = [self._kept(_group(path, i, asked), path) for i in range(len(rows))]
+            kept = [self._kept(row_groups.group(path, i, asked), path) for i in range(len(rows))]
             left = np.array([some.sum() for some in kept], np.int64)
             bits += [np.packbits(some) for some in kept]
         in_file = np.full(len(rows), number)
@@ -179,94 +195,10 @@ class Parquet:
     def _kept(self, table: Any, path: Path) -> Bool[np.ndarray, " rows"]:
         kept = np.ones(len(table), bool)
         for one in self.tally.filters:
-            now = kept & kept_by(one, table[one.column], path)
+            now = kept & row_groups.kept_by(one, table[one.column], path)
             self.tally.drop(one, int(kept.sum() - now.sum()))
             kept = now
         return kept
-
-
-def kept_by(one: Filter, column: Any, path: Path) -> Bool[np.ndarray, " n"]:
-    """What `one.keeps` says of each value of an arrow column, all at once.
-
-    Raises UserError where it compares numbers with text.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if pa.types.is_null(kind):
-        return np.zeros(len(column), bool)
-    numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    if (not text and not numbers) or text != isinstance(one.value, str):
-        raise UserError(f"source.filters: {path} has {kind} in {one.column}, not as in {one}")
-    column = column.cast(pa.string() if text else pa.float64(), safe=False)
-    kept = getattr(pc, COMPARISONS[one.operator])(column, one.value)
-    if not text:
-        kept = pc.and_not(kept, pc.is_nan(column))
-    return pc.fill_null(kept, False).to_numpy()
-
-
-class _Cache:
-    """Decoded groups of rows, those asked for last, up to a number of bytes or one group."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.bytes = most, 0
-        self._tables: OrderedDict[tuple[Path, int], Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Cache, (self.most,)  # each process decodes its own
-
-    def table(self, path: Path, number: int, wanted: Sequence[str]) -> Any:
-        with self._lock:  # also while it is decoded, or every thread would decode it
-            if (path, number) not in self._tables:
-                table = _group(path, number, wanted)
-                self.bytes += table.nbytes
-                self._tables[path, number] = table
-                while self.bytes > self.most and len(self._tables) > 1:
-                    _, oldest = self._tables.popitem(last=False)
-                    self.bytes -= oldest.nbytes
-            self._tables.move_to_end((path, number))
-            return self._tables[path, number]
-
-
-def _opened(path: Path) -> Any:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise UserError("source: parquet needs pip install 'flowbrush[data]'") from None
-    try:
-        return pq.ParquetFile(path, memory_map=True)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: not to be read as parquet ({_line(error)}); fetch it again"
-        ) from None
-
-
-def _decoded_size(group: Any, wanted: Sequence[str]) -> int:
-    """Bytes of the columns of a group of rows, as its file tells them."""
-    parts = [group.column(i) for i in range(group.num_columns)]
-    names = set(wanted)
-    return sum(
-        part.total_uncompressed_size
-        for part in parts
-        if part.path_in_schema in names or part.path_in_schema.partition(".")[0] in names
-    )
-
-
-def _group(path: Path, number: int, wanted: Sequence[str]) -> Any:
-    try:
-        with _opened(path) as file:
-            return file.read_row_group(number, columns=list(wanted), use_threads=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: a damaged group of rows ({_line(error)}); fetch it again"
-        ) from None
-
-
-def _line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _is_encoded(kind: Any) -> bool:
@@ -316,8 +248,6 @@ def _latents(config: ParquetConfig, schema: Any, path: Path) -> str:
 
 
 def _captions(config: ParquetConfig, schema: Any, path: Path) -> dict[str, str]:
-    import pyarrow as pa
-
     kinds = columns.caption_columns(config.captions, schema.names, str(path))
     if not kinds:
         raise UserError(
@@ -326,18 +256,29 @@ def _captions(config: ParquetConfig, schema: Any, path: Path) -> dict[str, str]:
         )
     for column in kinds.values():
         kind = schema.field(column).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not pa.types.is_string(kind) and not pa.types.is_large_string(kind):
+        if not _is_text(kind):
             raise UserError(
                 f"source.captions: {column} of {path} holds {kind}, no text; give another column"
             )
     return kinds
 
 
-def _caption(text: str | None, column: str, name: str) -> str:
-    if text is None or not text.strip():
-        raise UnreadablePicture(name, f"no caption in {column}")
-    return " ".join(text.split())
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _caption(value: Any, column: str, name: str) -> str:
+    """value: a place in the list of texts that rows share, which are not copied to be measured."""
+    import pyarrow.compute as pc
+
+    if value.is_valid:
+        encoded = value.dictionary.slice(value.index.as_py(), 1)
+        if (pc.binary_length(encoded)[0].as_py() or 0) > 4 * LONGEST_CAPTION:
+            raise UnreadablePicture(name, columns.too_long(column))
+    return columns.one_line(value.as_py(), column, name)
 
 
 def _bytes(value: Any, name: str) -> bytes:
@@ -355,7 +296,7 @@ def _numbers(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
 
     if not value.is_valid:
         raise UnreadablePicture(name, "no latents in this row")
-    if isinstance(value, pa.ExtensionScalar):
+    if isinstance(value, pa.ExtensionScalar | pa.DictionaryScalar):
         value = value.value
     if _is_encoded(value.type):
         return unpacked(_bytes(value, name), shape, name)

@@ -11,6 +11,8 @@ from flowbrush.data.source import UnreadablePicture
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 KINDS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # not EPS, for which Pillow runs gs
+LARGEST_PICTURE = 100_000_000  # bytes, encoded
+TOO_LARGE = f"over {LARGEST_PICTURE // 10**6} MB"
 MOST_PIXELS = 100_000_000  # beyond it a picture is taken for a decompression bomb
 
 
@@ -19,6 +21,8 @@ def decode(encoded: bytes, size: int, name: str) -> UInt8[np.ndarray, "size size
 
     Raises UnreadablePicture for what is truncated, too large or no picture.
     """
+    if len(encoded) > LARGEST_PICTURE:
+        raise UnreadablePicture(name, TOO_LARGE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -32,7 +36,7 @@ def decode(encoded: bytes, size: int, name: str) -> UInt8[np.ndarray, "size size
         return square(image, size)
     except UnreadablePicture:
         raise
-    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged picture, or its EXIF, raises nearly anything
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "not a picture of a known kind" if unknown else str(error) or type(error).__name__
         raise UnreadablePicture(name, reason) from None

@@ -14,7 +14,7 @@ after the other: sample i has those from `starts[i]` to `starts[i + 1]` of `capt
 import json
 import mmap
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from flowbrush import config_io
 from flowbrush.condition import Condition
-from flowbrush.data.source import Example, Features
+from flowbrush.data.source import Example, Features, Origin
 from flowbrush.errors import UserError
 from flowbrush.shapes import ConditionShapes
 
@@ -51,6 +51,7 @@ class Manifest:
     mirrored: bool  # whether the latents of the mirrored pictures are there
     versions: dict
     dtypes: dict
+    provenance: dict = field(default_factory=dict)  # of the source
 
     complete: bool = False
     samples: tuple[int, ...] = ()  # of each shard
@@ -118,6 +119,11 @@ class Prepared:
     @property
     def attribution(self) -> str:
         return self.manifest.attribution
+
+    def origin(self) -> Origin:
+        """By the manifest."""
+        broken = {"unreadable": self.manifest.broken} if self.manifest.broken else {}
+        return Origin(self.manifest.digest, broken, made_of=self.manifest.provenance)
 
     @property
     def null(self) -> Condition:

@@ -1,7 +1,8 @@
 """What a data source is: a length and random access. The order is not its business."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,6 +11,8 @@ from jaxtyping import Float16, Int16, UInt8
 from torch import Tensor
 
 from flowbrush.condition import Condition
+
+LONGEST_CAPTION = 65_536  # bytes, or characters where it is text already
 
 Picture = UInt8[np.ndarray, "H W 3"] | Float16[np.ndarray, "h w s"]
 
@@ -104,6 +107,36 @@ class Sharded(Protocol):
     def shards(self) -> Sequence[int]:
         """The examples of each, in the order of their numbers."""
         ...
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a source knows of where its examples are from, beyond its config.
+
+    sha256: of the list of its files. left_out: how many examples, by cause. licences: how many have
+    which, among the first `licences_of`. made_of: the same of a source that this one was made of.
+    """
+
+    sha256: str
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    licences: Mapping[str, int] = field(default_factory=dict)
+    licences_of: int = 0
+    made_of: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Traced(Protocol):
+    """A source that tells its origin; any other is known by its config alone."""
+
+    def origin(self) -> Origin: ...
+
+
+def listing_sha256(files: Iterable[tuple[str, int]]) -> str:
+    """Of names and sizes, in their order."""
+    digest = hashlib.sha256()
+    for name, size in files:
+        digest.update(f"{size} {name}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def shards_of(source: Source) -> Sequence[int]:

@@ -7,6 +7,7 @@ The index is a safetensors file with one row a sample, in the order of the tar:
     json.at, json.size                  of the `.json`; size 0 = none
     number.NAME F64                     what the .json calls NAME, where it is a number; else NaN
     written.NAME U8                     1 where what it calls NAME is a text that is not blank
+    licence U8                          place in the list of licences, if the .json names any
 
 36 bytes a sample, and 8 for each number and 1 for each text of the .json. It is mapped into memory,
 so what is held are the pages that were asked for, once for all processes of a machine.
@@ -27,14 +28,16 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from flowbrush.data.licences import NONE_TOLD, OTHERS, licence, licence_columns
+from flowbrush.data.pictures import LARGEST_PICTURE
+from flowbrush.data.source import LONGEST_CAPTION
 from flowbrush.data.tars import CUT, Member, Window, members
 from flowbrush.errors import UserError
 
-VERSION = 1
-LARGEST_PICTURE = 100_000_000  # bytes
-LONGEST_CAPTION = 65_536  # bytes
+VERSION = 2
 LONGEST_JSON = 1_000_000  # bytes
 MOST_FIELDS = 100  # of the .json files of one shard, that are taken down
+MOST_LICENCES = 200  # of one shard, that are told apart
 PICTURES = ("jpg", "jpeg", "png", "webp")
 ENDINGS = dict.fromkeys(PICTURES, "picture") | {"txt": "text", "json": "json"}
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
@@ -59,6 +62,8 @@ class _Rows:
     size: dict[str, array] = field(default_factory=lambda: {part: array("I") for part in PARTS})
     numbers: dict[str, array] = field(default_factory=dict)
     written: dict[str, array] = field(default_factory=dict)
+    licences: dict[str, int] = field(default_factory=lambda: {NONE_TOLD: 0, OTHERS: 1})
+    licence: array = field(default_factory=lambda: array("B"))  # place in the above
 
     def add(self, parts: dict[str, Member]) -> None:
         """One sample, unless it is left out."""
@@ -98,6 +103,10 @@ class _Rows:
                 _put(self.numbers, "d", name, row, math.nan, number)
         for name in texts:
             _put(self.written, "B", name, row, 0, 1)
+        told = next((licence(fields[name]) for name in licence_columns(fields)), NONE_TOLD)
+        if len(self.licences) < MOST_LICENCES:
+            self.licences.setdefault(told, len(self.licences))
+        self.licence.append(self.licences.get(told, self.licences[OTHERS]))
 
     def _read(self, member: Member, most: int) -> bytes:
         if member.size > most:
@@ -117,6 +126,8 @@ class _Rows:
             for name, column in columns.items():
                 column.extend([empty] * (count - len(column)))
                 found[f"{kind}.{name}"] = np.array(column)
+        if any(self.licence):
+            found["licence"] = np.array(self.licence)
         return found
 
 
@@ -190,14 +201,19 @@ def make_index(file: int, name: str, known_by: tuple[int, int], earlier: int = 0
             f"{name}: cut short, {rows.window.size:,} bytes of the {earlier:,} that it had; fetch "
             "it again, or delete its index to do without the rest"
         )
+    arrays, digest = rows.arrays(), hashlib.sha256()
+    for key in sorted(arrays):
+        digest.update(key.encode() + arrays[key].tobytes())
     told = {"version": VERSION, "stamp": known_by, "told": rows.told}
-    return save(rows.arrays(), {"index": json.dumps(told)})
+    told |= {"sha256": digest.hexdigest(), "licences": list(rows.licences)}
+    return save(arrays, {"index": json.dumps(told)})
 
 
 class Index:
     """An index that was made before, mapped into memory.
 
     stamp: size and time of the tar it was made of. told: what was left out, and met besides.
+    sha256: of its columns, when it was made. licences: those that its column of them points to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -211,6 +227,7 @@ class Index:
             self.arrays = {key: _array(mapped, begin, entry) for key, entry in header.items()}
             self.stamp: tuple[int, int] = (int(told["stamp"][0]), int(told["stamp"][1]))
             self.told = Counter({str(key): int(count) for key, count in told["told"].items()})
+            self.sha256, self.licences = str(told["sha256"]), list(map(str, told["licences"]))
             if told["version"] != VERSION:
                 raise ValueError("another version")
             at = {part: self.arrays[f"{part}.at"] for part in PARTS}
@@ -226,6 +243,8 @@ class Index:
                 (ends > self.stamp[0]) | (at[part] > ends)
             ).any():
                 raise ValueError("leads out of the tar")
+        if "licence" in self.arrays and self.arrays["licence"].max(initial=0) >= len(self.licences):
+            raise ValueError("an unknown licence")
         if not size["picture"].all():
             raise ValueError("empty pictures")
 

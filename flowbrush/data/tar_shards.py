@@ -5,6 +5,7 @@ Memory: 24 bytes a shard and its name; the indexes are mapped, the last OPEN_SHA
 bytes a sample. 700 million samples in 70,000 shards: below 100 MB a process.
 """
 
+import hashlib
 import math
 import os
 import sys
@@ -26,13 +27,13 @@ from flowbrush.data.filters import Filter, parse
 from flowbrush.data.pictures import decode
 from flowbrush.data.remote import RemoteFiles, is_remote
 from flowbrush.data.shard_names import shard_names
-from flowbrush.data.source import Example
+from flowbrush.data.source import Example, Origin
 from flowbrush.data.tar_index import Index
 from flowbrush.errors import UserError, nearest
 
 OPEN_SHARDS = 128  # at a time, in one process: each holds two file handles
 THREADS = 8  # that look at the shards when a source is built
-LARGEST_INDEX = 2**31  # bytes, of one that lies beside a remote shard
+LARGEST_INDEX = 2**28  # bytes, of one that lies beside a remote shard: 2 million samples
 TEXT = "txt"  # the caption in a file of its own
 
 
@@ -102,6 +103,11 @@ class TarShards:
         cut = next((name for name, found in zip(self.names, looked, strict=True)
                     if found.told[tars.CUT]), "")  # fmt: skip
         self.summary = _summary(config.path, len(self), told, cut, filters)
+        licences = sum((found.licences for found in looked), Counter[str]())
+        digest = hashlib.sha256()
+        for name, found in zip(self.names, looked, strict=True):
+            digest.update(f"{found.stamp[0]} {found.sha256} {Path(name).name}\0".encode())
+        self._origin = Origin(digest.hexdigest(), told, licences, licences.total())
         if not len(self):
             raise UserError(f"{self.summary}; no sample is left")
         if told:
@@ -131,6 +137,10 @@ class TarShards:
     def attribution(self) -> str:
         return ""
 
+    def origin(self) -> Origin:
+        """By the names, sizes and indexes of the shards."""
+        return self._origin
+
 
 class Shard:
     """One tar with its index. `rows` are those of the samples that are wanted."""
@@ -152,6 +162,13 @@ class Shard:
             name: self.index.arrays[f"number.{name}"] for name in self.index.columns("number")
         }
         self._file: int | None = None
+
+    def licences(self) -> Counter[str]:
+        """Of the samples that are wanted; empty where none is named."""
+        if (column := self.index.arrays.get("licence")) is None:
+            return Counter()
+        counts = np.bincount(column[self.rows], minlength=len(self.index.licences)).tolist()
+        return +Counter(dict(zip(self.index.licences, counts, strict=True)))
 
     def _captioned(self) -> Bool[np.ndarray, " n"]:
         texts = self.index.arrays["text.size"] > 0
@@ -254,6 +271,8 @@ class _Look:
     stamp: tuple[int, int]
     told: Counter[str]
     columns: frozenset[str]
+    licences: Counter[str]
+    sha256: str  # of its index
 
 
 def _looked_at(names: list[str], wanted: _Wanted) -> list[_Look]:
@@ -262,7 +281,9 @@ def _looked_at(names: list[str], wanted: _Wanted) -> list[_Look]:
     def look(number: int) -> tuple[int, _Look]:
         shard = Shard(names[number], wanted)
         columns = frozenset(shard.index.columns("number"))
-        return number, _Look(len(shard.rows), shard.index.stamp, shard.told, columns)
+        index, licences = shard.index, shard.licences()
+        told = _Look(len(shard.rows), index.stamp, shard.told, columns, licences, index.sha256)
+        return number, told
 
     first = os.getpid() * 7919 % len(names)
     order = [*range(first, len(names)), *range(first)]

@@ -59,7 +59,8 @@ def members(window: Window, told: Counter[str]) -> Iterator[Member]:
             else:
                 found = _pax(extended)
                 long_name = found.get("path", long_name)
-                long_size = int(found["size"]) if found.get("size", "").isdecimal() else -1
+                stated = found.get("size", "")[:20]  # more digits than any size has
+                long_size = int(stated) if stated.isdecimal() else -1
             continue
         name, long_name, long_size = long_name or name, "", -1
         if kind in b"0\x007":

@@ -49,6 +49,7 @@ from flowbrush.evaluate.charts import (
     words,
 )
 from flowbrush.evaluate.intervals import Measured, cautions, ordered
+from flowbrush.evaluate.origins import origins
 from flowbrush.evaluate.record import Evaluation, recorded
 from flowbrush.evaluate.validation import TIMES
 from flowbrush.experiment import CHECKPOINT_FOLDER
@@ -376,6 +377,7 @@ def _data(run: RunFolder) -> list[Block]:
     blocks: list[Block] = [
         Note(due, "quote") if due else Note("The source names nobody to attribute pictures to."),
         Table(("name", "value"), rows(flat(run.config.source, "source"))),
+        *origins(run.path),
     ]
     if not reasons:
         return [*blocks, Note("No picture is known to have been rejected.")]

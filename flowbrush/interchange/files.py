@@ -42,9 +42,14 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def _read_shards(index: Path) -> dict[str, Any]:
-    names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (RecursionError, TypeError, AttributeError):
+        raise UserError(f"{index}: no index of weights; fetch it again") from None
     weights: dict[str, Any] = {}
     for name in names:
+        if Path(name).name != name:
+            raise UserError(f"{index}: lists {name!r}, outside of its folder; fetch it again")
         if not (index.parent / name).is_file():
             raise UserError(
                 f"{index.parent / name}: missing, though {index.name} lists it; fetch it"

@@ -15,6 +15,7 @@ from flowbrush.data.prepared import (
     conditions_metadata,
     shard_path,
 )
+from flowbrush.data.provenance import provenance
 from flowbrush.data.source import Source, UnreadablePicture
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
@@ -43,6 +44,7 @@ def plan(config: ExperimentConfig, source: Source, shard: int) -> Manifest:
         mirrored=config.batch.flip and not pixels,
         versions=_versions(),
         dtypes={"latents": "uint8" if pixels else "fp16", "text": "bf16"},
+        provenance=provenance(config.source, source),
     )
 
 

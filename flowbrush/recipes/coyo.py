@@ -1,13 +1,14 @@
 """Text to image from pairs off the web (COYO-700M: Byeon et al. 2022), in latents.
 
-Read the pairs from `--source.path FOLDER`: pictures with a `.txt` of the same name, as img2dataset
-writes them. Costs are the network's alone: three times the FLOPs of its forward pass, counted, at
-55 % of an H200's 790 TFLOP/s; `flowbrush prepare` encodes pictures and texts beforehand, once. A
-mock run that needs nothing: `flowbrush train coyo --tiny`.
+img2dataset downloads the pairs into tar shards: `--source.path 'coyo/{00000..69999}.tar'`, here or
+in remote storage. Of parquet files a recipe of one's own is made by `replace(coyo(),
+source=ParquetConfig(path=Path("coyo")))`. Costs are the network's alone: three times the FLOPs of
+its forward pass, counted, at 55 % of an H200's 790 TFLOP/s; `flowbrush prepare` encodes pictures
+and texts beforehand, once. A mock run that needs nothing: `flowbrush train coyo --tiny`.
 """
 
 from flowbrush.backbones import BackboneConfig, MMDiTConfig, PixArtConfig
-from flowbrush.data import FolderConfig
+from flowbrush.data import TarShardsConfig
 from flowbrush.data.batches import BatchConfig
 from flowbrush.experiment import ExperimentConfig, TrainConfig, WatchConfig
 from flowbrush.flow.denoiser import FlowConfig
@@ -59,8 +60,8 @@ def _coyo(name: str, text: TextConfig, backbone: BackboneConfig) -> ExperimentCo
     return ExperimentConfig(
         name=name,
         size=256,
-        source=FolderConfig(),
-        batch=BatchConfig(size=BATCH, workers=12),
+        source=TarShardsConfig(path="coyo"),
+        batch=BatchConfig(size=BATCH, workers=12, window=64),
         space=LatentConfig(),
         text=text,
         backbone=backbone,

@@ -1,13 +1,17 @@
 """JaxFM: first ImageNet's classes, then long and short captions, in Stable Diffusion 3's latents.
 
+Both read ArrayRecord files of latents, which were made beforehand: `--source.path FOLDER`. Other
+latents than the repository's own need their `--space.mean` and `--space.scale`.
 Stage 2 begins with stage 1: `flowbrush train jaxfm-stage2 --train.start runs/jaxfm-stage1`.
 Costs are the network's alone: three times the FLOPs of its forward pass, counted, at 55 % of an
 H200's 790 TFLOP/s; `flowbrush prepare` encodes pictures and texts beforehand, once. A mock run that
 needs nothing: `flowbrush train jaxfm-stage1 --tiny`.
 """
 
+from pathlib import Path
+
 from flowbrush.backbones import DiTConfig, PixArtConfig
-from flowbrush.data import FolderConfig
+from flowbrush.data import ArrayRecordConfig
 from flowbrush.data.batches import BatchConfig
 from flowbrush.experiment import ExperimentConfig, TrainConfig, WatchConfig
 from flowbrush.flow.denoiser import FlowConfig
@@ -35,7 +39,7 @@ def jaxfm_stage1() -> ExperimentConfig:
     return ExperimentConfig(
         name="jaxfm-stage1",
         size=256,
-        source=FolderConfig(layout="classes"),
+        source=ArrayRecordConfig(path=Path("imagenet-latents")),
         batch=BatchConfig(size=1024, workers=12),
         space=SD3,
         text=LabelsConfig(),
@@ -57,14 +61,14 @@ def jaxfm_stage1() -> ExperimentConfig:
 def jaxfm_stage2() -> ExperimentConfig:
     """A PixArt of 609 M parameters on captions, 5 % of them short, read by T5Gemma.
 
-    Captions are `short` and `long` columns. Source: the repository. Cost: 150,000 steps of 1,280,
-    110 H200-hours, estimated. Result: none published.
+    Captions are the fields `short_caption` and `long_caption`. Source: the repository. Cost:
+    150,000 steps of 1,280, 110 H200-hours, estimated. Result: none published.
     """
     return ExperimentConfig(
         name="jaxfm-stage2",
         size=256,
-        source=FolderConfig(),
-        batch=BatchConfig(size=1280, workers=12),
+        source=ArrayRecordConfig(path=Path("captioned-latents")),
+        batch=BatchConfig(size=1280, workers=12, captions=(("short", 0.05), ("long", 0.95))),
         space=SD3,
         text=T5Config(model="google/t5gemma-xl-xl-ul2", tokens=120, dtype="bf16"),
         backbone=PixArtConfig(depth=28, width=1152, heads=16, qk_norm=True, time_scale=1.0),

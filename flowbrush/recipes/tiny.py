@@ -41,7 +41,7 @@ def tiny(config: ExperimentConfig, models: Path) -> ExperimentConfig:
         name=f"{config.name}-tiny",
         size=SIZE,
         source=EmojiConfig(concepts=8, languages=("en",)) if labels else WORLD,
-        batch=replace(config.batch, size=BATCH, workers=0),
+        batch=replace(config.batch, size=BATCH, workers=0, captions=()),
         space=space,
         text=_text(config.text, models),
         backbone=_backbone(config.backbone),

@@ -18,6 +18,7 @@ from flowbrush.autoencoding import (
 )
 from flowbrush.config_io import to_json
 from flowbrush.data.batches import batches
+from flowbrush.data.provenance import commonest, provenance
 from flowbrush.data.split import split
 from flowbrush.errors import UserError
 from flowbrush.experiment import CHECKPOINT_FOLDER
@@ -53,7 +54,8 @@ def train_autoencoder(
     Raises UserError for what the user can mend.
     """
     # Build the parts.
-    source, held_out = split(config.source.build(config.size), config.held_out)
+    whole = config.source.build(config.size)
+    source, held_out = split(whole, config.held_out)
     if not len(source):
         raise UserError(f"held_out: {config.held_out} leaves no picture to train on; lower it")
     settings, b, device, pixels = config.train, config.batch.size, processes.device, PixelSpace()
@@ -89,6 +91,7 @@ def train_autoencoder(
             return 0
 
         rejects = Rejects(run, len(source), processes)
+        origin = provenance(config.source, whole) if main else {}
         shown = shown_pictures(held_out, source)
         ahead = batches(source, config.batch, settings.seed, seen, processes.rank, processes.world)
         with (
@@ -145,7 +148,11 @@ def train_autoencoder(
                     journal.write(seen, lr)  # a line ends here, also where a run goes on
                     if main:
                         write_autoencoder(config, averaged, source, written)
-                    plain = {"progress": {"pictures": seen}, "config": to_json(config)}
+                    plain = {
+                        "progress": {"pictures": seen},
+                        "config": to_json(config),
+                        "provenance": origin | {"rejected": commonest(rejects.reasons)},
+                    }
                     saving.begin(seen, learned | plain)
                     journal.draw()
                 saving.step()

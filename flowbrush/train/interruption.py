@@ -7,7 +7,10 @@ from flowbrush.processes import Processes
 
 
 class Interruption:
-    """After one signal `asked` is true; a second ends the process at once, as without this."""
+    """After one signal `asked` is true. A second Ctrl-C ends the process at once, as without this.
+
+    A second SIGTERM does not: launchers send it to all processes, and each parent hands it on.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
@@ -37,4 +40,5 @@ class Interruption:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        self._give_back()
+        if number == signal.SIGINT:
+            self._give_back()

@@ -10,6 +10,7 @@ from flowbrush.averages import AVERAGES_FOLDER, POWER
 from flowbrush.condition import joined
 from flowbrush.config_io import to_json
 from flowbrush.data.batches import batches
+from flowbrush.data.provenance import commonest, provenance
 from flowbrush.data.split import split
 from flowbrush.errors import UserError
 from flowbrush.evaluate.watched import Watched
@@ -102,6 +103,7 @@ def train(
             return 0
 
         rejects = Rejects(run, len(source), processes)
+        origin = provenance(config.source, whole) if main else {}
         ahead = batches(source, config.batch, settings.seed, seen, processes.rank, processes.world)
         with (
             Interruption() as stop,
@@ -176,7 +178,11 @@ def train(
                     snapshots.begin(seen, {name: averages[name] for name in powers})
                 if is_time(config.watch.checkpoint, seen, b) or done or stopped:
                     journal.write(seen, lr)  # a line ends here, also where a run goes on
-                    plain = {"progress": {"pictures": seen}, "config": to_json(config)}
+                    plain = {
+                        "progress": {"pictures": seen},
+                        "config": to_json(config),
+                        "provenance": origin | {"rejected": commonest(rejects.reasons)},
+                    }
                     saving.begin(seen, learned | plain)
                     journal.draw()
                 saving.step()

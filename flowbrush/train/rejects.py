@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 from flowbrush.data.batches import Batch
@@ -26,7 +27,9 @@ class Rejects:
         *lines, cut = found.split(b"\n")
         if cut and processes.is_main:  # by a crash in the middle of a line
             os.truncate(self.path, len(found) - len(cut))
-        self._known = {json.loads(line)["picture"] for line in lines}
+        entries = [json.loads(line) for line in lines]
+        self._known = {entry["picture"] for entry in entries}
+        self.reasons = Counter(entry["reason"] for entry in entries)
 
     def add(self, batch: Batch) -> None:
         """Take in what a batch skipped. Raises UserError once more than a tenth are broken."""
@@ -35,6 +38,7 @@ class Rejects:
         for error in broken:
             if error.name not in self._known:
                 self._known.add(error.name)
+                self.reasons[error.reason] += 1
                 entry = {"picture": error.name, "reason": error.reason}
                 if self._processes.is_main:
                     with self.path.open("a", encoding="utf-8") as file:

@@ -177,7 +177,7 @@ def test_worker_processes_read_the_same(tmp_path):
         (None, "no picture"),
         ({"bytes": None, "path": None}, "no picture"),
         ({"bytes": b"<html>", "path": None}, "not a picture of a known kind"),
-        ({"bytes": None, "path": "/nowhere/x.png"}, "No such file"),
+        ({"bytes": None, "path": "/nowhere/x.png"}, "a file outside of the dataset"),
         ({"bytes": png_claiming(100_000, 100_000), "path": None}, "pixels"),
     ],
 )
@@ -245,3 +245,17 @@ def test_code_in_a_dataset_is_not_run(tmp_path):
     (folder / "d.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     assert "source.name" in refusal(folder)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_picture_in_a_file_elsewhere_is_not_shown(tmp_path):
+    inside, secret = tmp_path / "mine" / "a.png", tmp_path / "secret.png"
+    inside.parent.mkdir()
+    for file in (inside, secret):
+        file.write_bytes(png(1))
+    rows = [{"bytes": None, "path": str(file)} for file in (inside, secret)]
+    table = datasets.Dataset.from_dict({"image": rows, "text": ["a", "b"]})
+    table.save_to_disk(tmp_path / "mine")
+    source = opened(tmp_path / "mine")
+    assert source[0].captions == {"text": "a"}
+    with pytest.raises(UnreadablePicture, match="a file outside of the dataset"):
+        source[1]

@@ -16,10 +16,11 @@ from PIL import Image, ImageFile
 from test_pictures import png_claiming
 
 from flowbrush import config_io
-from flowbrush.data import parquet
+from flowbrush.data import row_groups
 from flowbrush.data.batches import BatchConfig, batches
 from flowbrush.data.filters import OPERATORS, parse
-from flowbrush.data.parquet import Parquet, ParquetConfig, kept_by
+from flowbrush.data.parquet import Parquet, ParquetConfig
+from flowbrush.data.row_groups import kept_by
 from flowbrush.data.source import Source, UnreadablePicture
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
@@ -216,8 +217,8 @@ def test_where_no_row_is_left_the_counts_are_told(tmp_path):
 
 
 def test_filters_read_their_own_columns_only(tmp_path, monkeypatch):
-    asked, group = [], parquet._group
-    monkeypatch.setattr(parquet, "_group", lambda *a: asked.append(tuple(a[2])) or group(*a))
+    asked, group = [], row_groups.group
+    monkeypatch.setattr(row_groups, "group", lambda *a: asked.append(tuple(a[2])) or group(*a))
     opened(two_files(tmp_path), filters=("width > 203", "id > 0"))
     assert set(asked) == {("id", "width")}
 
@@ -228,13 +229,13 @@ def test_filters_read_their_own_columns_only(tmp_path, monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch) -> list[tuple[str, int]]:
     """Which groups of rows were decoded."""
-    asked, group = [], parquet._group
+    asked, group = [], row_groups.group
 
     def counted(path, number, wanted):
         asked.append((path.name, number))
         return group(path, number, wanted)
 
-    monkeypatch.setattr(parquet, "_group", counted)
+    monkeypatch.setattr(row_groups, "group", counted)
     return asked
 
 

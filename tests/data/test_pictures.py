@@ -208,3 +208,14 @@ def test_the_reason_is_for_reading_and_names_no_object_in_memory():
     with pytest.raises(UnreadablePicture) as unreadable:
         decode(b"I am a letter", 8, "x")
     assert " at 0x" not in unreadable.value.reason
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_a_picture_whose_exif_is_damaged_is_unreadable(kind):
+    exif = Image.Exif()
+    exif[0x112], exif[0x100] = 6, 7  # turned by 90 degrees; a width
+    whole = encoded(halves(), kind, exif=exif)
+    damaged = whole.replace(b"\x01\x00\x00\x04", b"\x01\x00\x00\x02")  # the width as text
+    assert damaged != whole and colour(decode(whole, 4, "whole"), 0, 0)
+    with pytest.raises(UnreadablePicture, match="not an integer"):
+        decode(damaged, 4, "damaged")
