@@ -86,7 +86,7 @@ def trained(notes: Path, arguments: list[str]) -> int:
     from flowbrush.cli import main
     from flowbrush.train import loop
 
-    given = loop.batches
+    given = loop.staged_batches
 
     def noted(*how: Any) -> Iterator[Any]:
         path = notes / f"{time.time_ns()}-{os.environ['RANK']}"
@@ -97,7 +97,7 @@ def trained(notes: Path, arguments: list[str]) -> int:
                 print(told, file=file, flush=True)
                 yield batch
 
-    loop.batches = noted  # type: ignore[assignment]
+    loop.staged_batches = noted  # type: ignore[assignment]
     return main(["train", f"{__file__}:experiment", *arguments])
 
 

@@ -3,6 +3,7 @@
     .venv/bin/python benchmarks/order.py [shards] [examples a shard]
 
 The source is a list of lengths; 70,000 shards of about 10,000 examples are the size of COYO-700M.
+Buckets: of 8 pixels, so that the loader is measured and not their pictures.
 Each row is measured in a process of its own. "batches": one-pixel pictures through the loader.
 """
 
@@ -10,20 +11,22 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from flowbrush.data.batches import BatchConfig, batches
+from flowbrush.data.buckets import BucketsConfig, bucketed
 from flowbrush.data.mixture import Mixture
 from flowbrush.data.order import order_of
 from flowbrush.data.source import Example, Source
+from flowbrush.data.split import split
 
-WINDOW, PLACES, LOADED = 16, 200_000, 20_000
+WINDOW, BATCH, PLACES, LOADED = 16, 64, 200_000, 20_000
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Lengths:
 
     shards: tuple[int, ...]
     total: int
+    size: tuple[int, int] = (1, 1)
     classes: tuple[str, ...] = field(default=(), init=False)
     attribution: str = field(default="", init=False)
 
@@ -39,7 +43,15 @@ class Lengths:
         return self.total
 
     def __getitem__(self, i: int) -> Example:
-        return Example(np.zeros((1, 1, 3), np.uint8), {"en": ""})
+        return Example(np.zeros((*self.size, 3), np.uint8), {"en": ""})
+
+    def aspects(self) -> Iterator[np.ndarray]:
+        random = np.random.default_rng(0)
+        for length in self.shards:
+            yield np.exp(random.standard_normal(length, np.float32) / 2)
+
+    def reshaped(self, size: tuple[int, int]) -> "Lengths":
+        return replace(self, size=size)
 
 
 def lengths(shards: int, examples: int) -> Lengths:
@@ -59,16 +71,16 @@ def measure(name: str, make: Callable[[], Source], window: int) -> None:
     order = order_of(source, window, seed=0)
     first = order[0]
     started = time.perf_counter() - began
-    far, began = 5 * len(source) // 2, time.perf_counter()
+    far, began = 5 * len(source) // 2 // BATCH * BATCH, time.perf_counter()
     order[far]
     resumed, began = time.perf_counter() - began, time.perf_counter()
     for place in range(far, far + PLACES):
         first ^= order[place]
     rate = PLACES / (time.perf_counter() - began)
-    with closing(batches(source, BatchConfig(size=64, window=window), 0, far)) as loader:
+    with closing(batches(source, BatchConfig(size=BATCH, window=window), 0, far)) as loader:
         next(loader)
         began = time.perf_counter()
-        for _ in islice(loader, LOADED // 64):
+        for _ in islice(loader, LOADED // BATCH):
             pass
         loaded = LOADED / (time.perf_counter() - began)
     print(
@@ -88,8 +100,17 @@ def main() -> None:
     def mixed() -> Source:
         return Mixture((lengths(shards, examples), lengths(shards // 10, examples)), (0.8, 0.2))
 
+    def learned() -> Source:
+        return split(sharded(), 0.001).learned
+
+    def in_buckets() -> Source:
+        return bucketed(sharded(), BucketsConfig(step=1, most=2.0).shapes(8), BATCH)
+
     rows = (("as a whole", sharded, 0), (f"windows of {WINDOW} shards", sharded, WINDOW),
-            ("a mixture of two in windows", mixed, WINDOW))  # fmt: skip
+            ("a mixture of two in windows", mixed, WINDOW), ("0.1 % held out", learned, 0),
+            ("0.1 % held out, in windows", learned, WINDOW),
+            ("7 buckets", in_buckets, 0),
+            ("7 buckets, in windows", in_buckets, WINDOW))  # fmt: skip
     print("| order | examples | memory | start | resume | places/s | batches, pictures/s |")
     print("|---|--:|--:|--:|--:|--:|--:|", flush=True)
     for row in rows:

@@ -31,7 +31,8 @@ def save(image: Image.Image, path: Path) -> None:
 def contact_sheet(
     pictures: UInt8[Tensor, "b 3 H W"], captions: Sequence[str], columns: int = 8, cell: int = 128
 ) -> Image.Image:
-    """Pictures in rows, `cell` pixels each (small ones enlarged unsmoothed), captions below."""
+    """Pictures in rows, each as large as fits `cell` pixels (small ones enlarged unsmoothed),
+    captions below."""
     font = _font(13)
     lines = [_wrapped(caption, font, cell) for caption in captions]
     gap, text = 8, 18 * max(map(len, lines)) + 6
@@ -43,8 +44,11 @@ def contact_sheet(
         x = gap + i % columns * (cell + gap)
         y = gap + i // columns * (cell + gap + text)
         image = to_image(picture)
-        smooth = Image.Resampling.NEAREST if image.width <= cell else Image.Resampling.LANCZOS
-        sheet.paste(image.resize((cell, cell), smooth), (x, y))
+        longer = max(image.size)
+        smooth = Image.Resampling.NEAREST if longer <= cell else Image.Resampling.LANCZOS
+        width, height = (max(1, side * cell // longer) for side in image.size)
+        place = x + (cell - width) // 2, y + (cell - height) // 2
+        sheet.paste(image.resize((width, height), smooth), place)
         for j, line in enumerate(lines[i]):
             pen.text((x + cell / 2, y + cell + 2 + 18 * j), line, _INK, font, anchor="ma")
     return sheet

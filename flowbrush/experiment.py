@@ -1,6 +1,7 @@
 """The only place where all parts meet: one plain-data config, and the parts that it describes."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from flowbrush.backbones import BackboneConfig, JiTConfig
 from flowbrush.condition import Condition
 from flowbrush.data import EmojiConfig, SourceConfig
 from flowbrush.data.batches import BatchConfig
+from flowbrush.data.buckets import BucketsConfig, Shape
 from flowbrush.data.mixture import MixtureConfig, sources_of
 from flowbrush.data.prepared import MANIFEST_FILE, Manifest, Prepared, PreparedConfig
 from flowbrush.data.source import Source
@@ -108,6 +110,8 @@ class ExperimentConfig:
 
     name: str = "experiment"
     size: int = 32  # of the pictures, in pixels
+    stages: tuple[tuple[int, int], ...] = ()  # sizes before it: until (pictures) are seen, (size)
+    buckets: BucketsConfig = BucketsConfig()  # other shapes than squares
     source: SourceConfig = EmojiConfig()
     held_out: float = 0.0  # share of the source that is never learned, for the validation loss
     batch: BatchConfig = BatchConfig()
@@ -121,8 +125,13 @@ class ExperimentConfig:
     evaluate: EvaluateConfig = EvaluateConfig()
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise UserError(f"size: {self.size} pixels; it must be 1 or more")
+        for size in (self.size, *(size for _, size in self.stages)):
+            if size < 1:
+                raise UserError(f"size: {size} pixels; it must be 1 or more")
+            self.buckets.shapes(size)
+        ends = [until for until, _ in self.stages]
+        if any(after <= before for before, after in pairwise([0, *ends])):
+            raise UserError(f"stages: they end after {ends} pictures; each must end after another")
         if not 0 <= self.held_out < 1:
             raise UserError(f"held_out: {self.held_out}; it is a share in [0, 1)")
         if self.batch.size % self.train.accumulate:
@@ -130,6 +139,25 @@ class ExperimentConfig:
                 f"train.accumulate: {self.train.accumulate} parts do not divide a batch of "
                 f"{self.batch.size}"
             )
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Heights and widths of the pictures of its last stage."""
+        return self.buckets.shapes(self.size)
+
+    @property
+    def each_stage(self) -> tuple["ExperimentConfig", ...]:
+        """The configs of its stages, which are without stages; its own if it has none."""
+        sizes = (*(size for _, size in self.stages), self.size)
+        return tuple(replace(self, size=size, stages=()) for size in sizes)
+
+    def stage(self, seen: int) -> int:
+        """Which stage goes on after so many pictures."""
+        return sum(seen >= until for until, _ in self.stages)
+
+    def learned(self, seen: int) -> "ExperimentConfig":
+        """The config of the stage that the step before learned from, which brought it to `seen`."""
+        return self.each_stage[self.stage(max(0, seen - self.batch.size))]
 
 
 CONFIG_FILE, CHECKPOINT_FOLDER = "config.json", "checkpoints"  # of a run
@@ -227,6 +255,26 @@ def build_shapes(config: ExperimentConfig, space: Space, encoder: TextEncoder) -
     """What the backbone will meet."""
     channels, height, width = space.shape(config.size)
     return Shapes(channels=channels, height=height, width=width, condition=encoder.shapes)
+
+
+def check_shapes(config: ExperimentConfig, space: Space, encoder: TextEncoder) -> None:
+    """Raises UserError where its stages or buckets do not fit the space, or not one network."""
+    step = config.buckets.step
+    asked = [("stages", stage.size) for stage in config.each_stage] if config.stages else []
+    asked += [("buckets.step", step)] if step else []  # of which every side is a multiple
+    known: dict[str, torch.Size] = {}
+    for field, side in asked:
+        try:
+            channels, height, width = space.shape(side)
+            shapes = Shapes(channels=channels, height=height, width=width, condition=encoder.shapes)
+            with torch.device("meta"):
+                weights = config.backbone.build(shapes).state_dict()
+        except UserError as error:
+            raise UserError(f"{field}: {side} does not fit ({error})") from None
+        found = {name: weight.shape for name, weight in weights.items()}
+        if found != (known := known or found):
+            network = type(config.backbone).__name__.removesuffix("Config")
+            raise UserError(f"{field}: {side} pixels make other weights of {network}; leave it out")
 
 
 def build_denoiser(config: ExperimentConfig, shapes: Shapes, device: torch.device) -> Denoiser:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flowbrush import averages, checkpoint
 from flowbrush.backbones.layers.ahead import computed_ahead
+from flowbrush.data.buckets import Shape, said
 from flowbrush.errors import UserError
 from flowbrush.experiment import (
     CHECKPOINT_FOLDER,
@@ -68,11 +69,13 @@ class TextToImage:
         weights: `ema` (the first average), `ema_0.999` (one by name), `power_0.075` (one of any
         relative length, of a run that keeps two such) or `model` (as trained).
         frozen: False leaves them in fp32, to do something else with them.
+        Of a run in stages the config is that of the stage which the checkpoint was in.
         Raises UserError where the folder is no run, holds no checkpoint or no such weights, or
         was trained with another text model.
         """
         config = load_config(Path(run))
         found = checkpoint.newest(Path(run) / CHECKPOINT_FOLDER, say)
+        config = config.learned(int(found.name))
         if weights == "ema":
             weights = f"ema_{config.train.ema[0]}" if config.train.ema else "model"
         chosen = choose_device(device)
@@ -94,14 +97,20 @@ class TextToImage:
         sampling: SamplingConfig | None = None,
         seeds: Sequence[int] | None = None,
         batch: int = 64,
+        shape: Shape | None = None,
     ) -> UInt8[Tensor, "b 3 H W"]:
         """One picture for each prompt, `batch` at a time, on the CPU.
 
         sampling: None = the run's own.
         seeds: one a picture, None = 0, 1, 2, ...; their noise is drawn on the CPU, so a picture is
         the same alone, in any batch, and up to rounding on any device.
-        Raises UserError for a prompt that the encoder refuses.
+        shape: height and width, one of `config.shapes`; None = the square.
+        Raises UserError for a prompt that the encoder refuses, and for another shape.
         """
+        shape = shape or (self.config.size, self.config.size)
+        if shape not in self.config.shapes:
+            there = ", ".join(map(said, self.config.shapes))
+            raise UserError(f"shape: {said(shape)}; this run has learned {there}")
         seeds = range(len(prompts)) if seeds is None else seeds
         if len(seeds) != len(prompts):
             raise UserError(f"seeds: {len(seeds)} for {len(prompts)} prompts; give one for each")
@@ -109,7 +118,10 @@ class TextToImage:
         self.denoiser.eval()
         painted = [
             self._paint(
-                list(prompts[i : i + batch]), seeds[i : i + batch], sampling or self.config.sampling
+                list(prompts[i : i + batch]),
+                seeds[i : i + batch],
+                sampling or self.config.sampling,
+                shape,
             )
             for i in range(0, len(prompts), batch)
         ]
@@ -117,11 +129,11 @@ class TextToImage:
         return torch.cat(painted)
 
     def _paint(
-        self, prompts: list[str], seeds: Sequence[int], sampling: SamplingConfig
+        self, prompts: list[str], seeds: Sequence[int], sampling: SamplingConfig, shape: Shape
     ) -> UInt8[Tensor, "b 3 H W"]:
         flow = self.config.flow
         keys = [derive(seed, "picture", 0) for seed in seeds]
-        noise = normal(keys, self.space.shape(self.config.size), torch.device("cpu"))
+        noise = normal(keys, self.space.shape(*shape), torch.device("cpu"))
         noise = flow.noise_scale * noise.to(self.device)
         dtype = self.dtype if self.frozen else None
         condition = self.encoder(prompts).to(self.device, dtype)

@@ -50,13 +50,14 @@ def evaluate(arguments: list[str]) -> int:
         return SUBJECTS[run](rest)
     from tqdm import tqdm
 
+    from flowbrush import checkpoint
     from flowbrush.evaluate.asked import of_run
     from flowbrush.evaluate.features import FeaturesModels
     from flowbrush.evaluate.measure import comparison
     from flowbrush.evaluate.record import table
     from flowbrush.evaluate.sweep import SHEET_FILE, Measuring, SweepConfig, sweep
     from flowbrush.evaluate.validation import loss_of_run
-    from flowbrush.experiment import load_config
+    from flowbrush.experiment import CHECKPOINT_FOLDER, load_config
     from flowbrush.flow.sampling import SamplingConfig
     from flowbrush.processes import joined_processes
     from flowbrush.text_to_image import TextToImage
@@ -76,6 +77,8 @@ def evaluate(arguments: list[str]) -> int:
     if options.batch < 1 or min(options.limit, options.validation) < 0:
         raise UserError("evaluate: batch must be 1 or more, limit and validation 0 or more")
     ways = chosen.sweep.ways(options.weights, chosen.sampling)
+    if own.stages:
+        own = own.learned(int(checkpoint.newest(folder / CHECKPOINT_FOLDER, print).name))
     what = of_run(own, options.limit, options.kinds)
     with joined_processes(options.device) as processes:
         names = options.features if processes.is_main else ()

@@ -20,6 +20,8 @@ class SampleOptions:
     """write each picture on its own as well, without a caption, as NAME-0.png, NAME-1.png, ..."""
     count: int = 1
     """pictures of each prompt"""
+    shape: tuple[int, int] | None = None
+    """height and width in pixels, of those that the run learns; the square if left out"""
     seed: int = 0
     """the pictures take the seeds SEED, SEED + 1, ..."""
     weights: Weights = "ema"
@@ -32,7 +34,7 @@ def sample(arguments: list[str]) -> int:
     split = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
     prompts, rest = rest[:split], rest[split:]
     from flowbrush.contact_sheet import contact_sheet, save, to_image
-    from flowbrush.experiment import load_config
+    from flowbrush.experiment import ExperimentConfig, load_config
     from flowbrush.flow.sampling import SamplingConfig
     from flowbrush.text_to_image import TextToImage
 
@@ -41,10 +43,9 @@ def sample(arguments: list[str]) -> int:
         options: Annotated[SampleOptions, tyro.conf.arg(name="")]
         sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")]
 
-    own = load_config(Path(run)).sampling if run else SamplingConfig()
-    chosen = parse(
-        Sample, Sample(SampleOptions(), own), rest, f"flowbrush sample {run or 'RUN'} PROMPT ..."
-    )
+    config = load_config(Path(run)) if run else ExperimentConfig()
+    given = Sample(SampleOptions(), config.sampling)
+    chosen = parse(Sample, given, rest, f"flowbrush sample {run or 'RUN'} PROMPT ...")
     options = chosen.options
     if not prompts:
         raise UserError('sample: no prompt; write flowbrush sample RUN "a fox"')
@@ -52,9 +53,11 @@ def sample(arguments: list[str]) -> int:
         raise UserError(f"--count {options.count}: it must be 1 or more")
     check_ending(options.out)
     painter = TextToImage.load(run, options.weights, options.device)
+    if (size := painter.config.size) != config.size:
+        print(f"{run}: not yet in its last stage; painted at {size} pixels, not {config.size}")
     captions = [prompt for prompt in prompts for _ in range(options.count)]
     seeds = list(range(options.seed, options.seed + len(captions)))
-    pictures = painter.generate(captions, chosen.sampling, seeds)
+    pictures = painter.generate(captions, chosen.sampling, seeds, shape=options.shape)
     columns = options.count if options.count > 1 else 8
     save(contact_sheet(pictures, captions, columns), options.out)
     print(options.out)

@@ -15,6 +15,7 @@ from jaxtyping import Float16, UInt8
 from torch import Tensor
 
 from flowbrush.condition import Condition
+from flowbrush.data.buckets import Buckets
 from flowbrush.data.order import Order, order_of
 from flowbrush.data.source import Example, Features, Picture, Source, UnreadablePicture, stacked
 from flowbrush.errors import UserError
@@ -90,6 +91,8 @@ def batches(
     """
     if config.size % world:
         raise UserError(f"batch.size: {world} processes do not divide {config.size}")
+    if isinstance(source, Buckets) and (source.batch != config.size or start % config.size):
+        raise ValueError(f"buckets of {source.batch}: no batch of {config.size} begins at {start}")
     place = _Place(source, order_of(source, config.window, seed), config, seed)
     mine = grain.MapDataset.range(sys.maxsize).map(place)[start + rank :: world]
     batched = mine.batch(config.size // world, drop_remainder=True, batch_fn=list)
@@ -100,7 +103,10 @@ def batches(
     iterator = iter(loaded)
     try:
         for examples in iterator:
-            yield _together(examples)
+            batch = _together(examples)
+            if isinstance(source, Buckets):
+                source.check((batch.pictures.shape[2], batch.pictures.shape[3]))
+            yield batch
     finally:
         iterator.close()
 

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from flowbrush.data import pickles
-from flowbrush.data.pictures import square
+from flowbrush.data.pictures import fitted
 from flowbrush.data.source import Example, Origin
 from flowbrush.errors import UserError
 
@@ -80,7 +80,7 @@ class Cifar:
     def __getitem__(self, i: int) -> Example:
         image = Image.fromarray(self.pictures[i].transpose(1, 2, 0))
         label = int(self.labels[i])
-        return Example(square(image, self.size), self._captions[label], truth=label)
+        return Example(fitted(image, self.size), self._captions[label], truth=label)
 
     @property
     def classes(self) -> tuple[str, ...]:

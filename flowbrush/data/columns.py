@@ -5,12 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float32, Shaped
+
 from flowbrush.data.source import LONGEST_CAPTION, UnreadablePicture
 from flowbrush.errors import UserError, nearest
 
 PICTURES = ("image", "jpg", "jpeg", "png", "webp", "img", "picture", "image_bytes")
 LATENTS = ("latent", "latents", "moments", "vae_latent", "vae_latents")
 ADDRESSES = ("url", "image_url", "URL")
+SIDES = (("width", "height"), ("WIDTH", "HEIGHT"), ("original_width", "original_height"))
 CAPTIONS = ("caption", "text", "TEXT", "alt_text", "alt-text", "prompt", "description")
 SHORT_AND_LONG = {"short": "short_caption", "long": "long_caption"}  # JaxFM's
 
@@ -32,6 +36,15 @@ def caption_columns(given: Sequence[str], there: Sequence[str], where: str) -> d
             raise UserError(f"source.captions: {kind} is given twice; name it once")
         found[kind] = existing(column, there, where, "source.captions")
     return found
+
+
+def aspects_of(
+    width: Shaped[np.ndarray, " n"], height: Shaped[np.ndarray, " n"]
+) -> Float32[np.ndarray, " n"]:
+    """Width / height; NaN where either is missing or not above 0."""
+    known = (width > 0) & (height > 0)
+    found = np.full(len(width), np.nan, np.float32)
+    return np.divide(width, height, out=found, where=known, casting="unsafe")
 
 
 def existing(column: str, there: Sequence[str], where: str, field: str) -> str:

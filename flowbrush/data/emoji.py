@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from flowbrush.data.pictures import square
+from flowbrush.data.pictures import fitted
 from flowbrush.data.source import Example
 from flowbrush.errors import UserError
 
@@ -128,4 +128,4 @@ def render(characters: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
     from resvg_py import svg_to_bytes
 
     png = svg_to_bytes(svg_path=svg(characters), width=size, height=size, background="white")
-    return square(Image.open(io.BytesIO(bytes(png))), size)
+    return fitted(Image.open(io.BytesIO(bytes(png))), size)

@@ -5,6 +5,7 @@ when they are asked for, so memory holds the list of names and nothing else. A l
 of the folder is not followed: a folder from elsewhere must not show what else lies on this machine.
 """
 
+import copy
 import os
 import sys
 from collections import Counter
@@ -13,18 +14,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Float32
+
 from flowbrush.data.names import read_names
-from flowbrush.data.pictures import ENDINGS, LARGEST_PICTURE, TOO_LARGE, decode
+from flowbrush.data.pictures import ENDINGS, LARGEST_PICTURE, TOO_LARGE, aspect, decode
 from flowbrush.data.source import (
     LONGEST_CAPTION,
     Example,
     Origin,
+    Size,
     UnreadablePicture,
     listing_sha256,
 )
 from flowbrush.errors import UserError
 
 Layout = Literal["auto", "pairs", "beside", "classes"]
+TOGETHER = 4096  # pictures whose headers are read between two words of it
 
 # Why files are left out.
 LEADS_OUT, FOLDER_LINK = "links out of the folder", "links to folders"
@@ -62,7 +68,8 @@ class Folder:
         root = config.path
         if not root.is_dir():
             raise UserError(f"{root}: no such folder; give one with --source.path")
-        self.root, self.size = root, size
+        self.root = root
+        self.size: Size = size
         self.layout = _layout(root) if config.layout == "auto" else config.layout
         if config.names:
             self.layout = "classes"
@@ -99,6 +106,16 @@ class Folder:
             raise UnreadablePicture(str(path), TOO_LARGE) from None
         picture = decode(encoded, self.size, str(path))
         return Example(picture, self._captions_of(self.names[i]), truth=self.names[i])
+
+    def aspects(self) -> Iterator[Float32[np.ndarray, " m"]]:
+        for i in range(0, len(self), TOGETHER):
+            names = self.names[i : i + TOGETHER]
+            yield np.array([aspect(self.pictures / name) for name in names], np.float32)
+
+    def reshaped(self, size: tuple[int, int]) -> "Folder":
+        other = copy.copy(self)
+        other.size = size
+        return other
 
     @property
     def classes(self) -> tuple[str, ...]:

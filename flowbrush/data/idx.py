@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from flowbrush.data.pictures import square
+from flowbrush.data.pictures import fitted
 from flowbrush.data.source import Example, Origin
 from flowbrush.errors import UserError
 
@@ -60,7 +60,7 @@ class Idx:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> Example:
-        picture = square(Image.fromarray(self.pictures[i]), self.size)
+        picture = fitted(Image.fromarray(self.pictures[i]), self.size)
         return Example(picture, {"class": self.names[self.labels[i]]}, truth=int(self.labels[i]))
 
     @property

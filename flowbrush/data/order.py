@@ -2,7 +2,8 @@
 
 A source without shards, or of no more than the window has, is shuffled as a whole. One in shards is
 read a window at a time: each epoch takes the shards in another order, and shuffles together the
-examples of so many shards in a row. Of a mixture the parts take turns, each in its own order.
+examples of so many shards in a row. Of a mixture the parts take turns, each in its own order; so
+do buckets, a whole batch a turn.
 """
 
 import logging
@@ -16,6 +17,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from flowbrush.data.buckets import Buckets
 from flowbrush.data.mixture import Mixture
 from flowbrush.data.source import Source, shards_of
 from flowbrush.errors import UserError
@@ -49,6 +51,10 @@ def order_of(source: Source, window: int, seed: int) -> Order:
         parts = enumerate(source.parts)
         orders = [order_of(part, window, derive(seed, "part", n)) for n, part in parts]
         return MixedOrder(source.starts, source.shares, orders, seed)
+    if isinstance(source, Buckets):
+        # One seed for all: so they go through the shards of a source together.
+        orders = [order_of(bucket, window, seed) for bucket in source.together.parts]
+        return BucketOrder(source.together.starts, source.weights, orders, source.batch)
     shards = shards_of(source) if window else ()
     if len(shards) > window:
         return WindowOrder(shards, window, seed)
@@ -140,6 +146,26 @@ class WindowOrder:
         return made
 
 
+class Turns:
+    """Turn n to the part that it falls to, and how many turns that part had before."""
+
+    def __init__(self, shares: Sequence[float | Fraction]) -> None:
+        exact = [Fraction(str(share)) for share in shares]  # 0.7 as 7/10
+        scale = math.lcm(*(share.denominator for share in exact))
+        weights = [int(share * scale) for share in exact]
+        self._weights = list(zip(weights, list(accumulate(weights[::-1]))[::-1], strict=True))
+
+    def __getitem__(self, turn: int) -> tuple[int, int]:
+        # Of n turns the first part has floor(n weight / all); the others share what is left alike.
+        last = len(self._weights) - 1
+        for part, (weight, left) in enumerate(self._weights[:last]):
+            had = turn * weight // left
+            if (turn + 1) * weight // left > had:
+                return part, had
+            turn -= had
+        return last, turn
+
+
 class MixedOrder:
     """Turns in exactly the parts' shares; each part goes through its own epochs.
 
@@ -151,10 +177,7 @@ class MixedOrder:
         self, starts: Sequence[int], shares: Sequence[float], orders: Sequence[Order], seed: int
     ) -> None:
         self._starts, self._orders, self._key = starts, orders, derive(seed, "turns", 0)
-        exact = [Fraction(str(share)) for share in shares]  # 0.7 as 7/10
-        scale = math.lcm(*(share.denominator for share in exact))
-        weights = [int(share * scale) for share in exact]
-        self._weights = list(zip(weights, list(accumulate(weights[::-1]))[::-1], strict=True))
+        self._turns = Turns(shares)
 
     def __getitem__(self, place: int) -> int:
         part, turn = self.turn(place)
@@ -168,15 +191,38 @@ class MixedOrder:
         """The part that a place falls to, and the place in that part's own order."""
         # Shuffled, so that of two processes not each has one part of a half and a half alone.
         block, place = divmod(place, BLOCK)
-        turn = block * BLOCK + permuted(place, BLOCK, _mixed(self._key, 0, block))
-        # Of n turns the first part has floor(n weight / all); the others share what is left alike.
-        last = len(self._weights) - 1
-        for part, (weight, left) in enumerate(self._weights[:last]):
-            had = turn * weight // left
-            if (turn + 1) * weight // left > had:
-                return part, had
-            turn -= had
-        return last, turn
+        return self._turns[block * BLOCK + permuted(place, BLOCK, _mixed(self._key, 0, block))]
+
+
+class BucketOrder:
+    """Turns of `batch` places in exactly the buckets' weights; each goes through its own epochs.
+
+    They are not shuffled, so that a bucket's examples come in its own order.
+    """
+
+    def __init__(
+        self,
+        starts: Sequence[int],
+        weights: Sequence[Fraction],
+        orders: Sequence[Order],
+        batch: int,
+    ) -> None:
+        self._starts, self._orders, self._batch = starts, orders, batch
+        self._turns = Turns(weights)
+
+    def __getitem__(self, place: int) -> int:
+        bucket, place = self.turn(place)
+        return self._starts[bucket] + self._orders[bucket][place]
+
+    def instead(self, place: int, attempt: int) -> int:
+        bucket, place = self.turn(place)
+        return self._starts[bucket] + self._orders[bucket].instead(place, attempt)
+
+    def turn(self, place: int) -> tuple[int, int]:
+        """The bucket that a place falls to, and the place in that bucket's own order."""
+        number, within = divmod(place, self._batch)
+        bucket, had = self._turns[number]
+        return bucket, had * self._batch + within
 
 
 def permuted(i: int, n: int, key: int) -> int:

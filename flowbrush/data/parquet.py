@@ -4,13 +4,15 @@ A row is read by decoding the group of rows that it is in, as the file was writt
 asked for last stay in memory. Lengths come from the files' footers, pictures are left alone.
 """
 
+import copy
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 
 from flowbrush.data import columns, licences, row_groups
 from flowbrush.data.columns import existing
@@ -22,6 +24,7 @@ from flowbrush.data.source import (
     Example,
     Origin,
     Picture,
+    Size,
     UnreadablePicture,
     listing_sha256,
 )
@@ -75,7 +78,8 @@ class Parquet:
     """A Source over rows of parquet files; `truth` is FILE:ROW. It can be pickled."""
 
     def __init__(self, config: ParquetConfig, size: int) -> None:
-        self.config, self.size = config, size
+        self.config = config
+        self.size: Size = size
         self.files = columns.files_of(config.path, PATTERNS)
         self.tally = Tally(tuple(parse(text) for text in config.filters))
         schema = row_groups.opened(self.files[0]).schema_arrow
@@ -94,7 +98,7 @@ class Parquet:
         if not len(self):
             raise UserError(f"{config.path}: no rows left, {self.tally}; loosen source.filters")
         if self._stored:
-            self._shape = self._first_shape()
+            self._shape = self._first_shape(size)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -138,6 +142,24 @@ class Parquet:
         left = np.bincount(self._groups.file, self._groups.left, len(self.files))
         return tuple(int(rows) for rows in left)
 
+    def aspects(self) -> Iterator[Float32[np.ndarray, " m"]]:
+        there = row_groups.opened(self.files[0]).schema_arrow.names
+        pair = next((pair for pair in columns.SIDES if set(pair) <= set(there)), None)
+        if pair is None or self._stored:
+            reason = "holds latents" if self._stored else "tells no width and height"
+            raise UserError(f"buckets.step: {self.files[0]} {reason}; leave it at 0")
+        for group in range(len(self._groups.file)):
+            path, number = self.files[self._groups.file[group]], int(self._groups.number[group])
+            table = row_groups.group(path, number, pair)
+            width, height = (table[side].to_numpy() for side in pair)
+            found = columns.aspects_of(width, height)
+            yield found[self._rows(group)] if self.tally.filters else found
+
+    def reshaped(self, size: tuple[int, int]) -> "Parquet":
+        other = copy.copy(self)
+        other.size = size
+        return other
+
     def _row(self, group: int, i: int) -> int:
         """The place in a group of its i-th row that is left."""
         return int(self._rows(group)[i]) if self.tally.filters else i
@@ -158,12 +180,12 @@ class Parquet:
             raise UnreadablePicture(name, f"latents of {latents.shape}, others of {self._shape}")
         return latents
 
-    def _first_shape(self) -> tuple[int, ...]:
+    def _first_shape(self, size: int) -> tuple[int, ...]:
         try:
             shape = self[0].picture.shape
         except UnreadablePicture as error:
             raise UserError(f"{error}; mend the first row, or leave it out by a filter") from None
-        check_size(shape[0], self.size, str(self.files[0]))
+        check_size(shape[0], size, str(self.files[0]))
         return shape
 
     def _groups_of(self, number: int) -> _Groups:

@@ -1,23 +1,27 @@
-"""From an encoded picture to square RGB bytes."""
+"""From an encoded picture to RGB bytes of the size that is wanted."""
 
 import io
+import math
 import warnings
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from flowbrush.data.source import UnreadablePicture
+from flowbrush.data.source import Size, UnreadablePicture
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 KINDS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # not EPS, for which Pillow runs gs
 LARGEST_PICTURE = 100_000_000  # bytes, encoded
 TOO_LARGE = f"over {LARGEST_PICTURE // 10**6} MB"
 MOST_PIXELS = 100_000_000  # beyond it a picture is taken for a decompression bomb
+ORIENTATION, LYING = 0x0112, 5  # of EXIF: from 5 on height and width change places
 
 
-def decode(encoded: bytes, size: int, name: str) -> UInt8[np.ndarray, "size size 3"]:
-    """The largest centred square of an encoded picture, at `size` pixels, on white ground.
+def decode(encoded: bytes, size: Size, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    """The largest centred part of an encoded picture that has the shape, at `size` pixels, on white
+    ground.
 
     Raises UnreadablePicture for what is truncated, too large or no picture.
     """
@@ -29,11 +33,10 @@ def decode(encoded: bytes, size: int, name: str) -> UInt8[np.ndarray, "size size
             image = Image.open(io.BytesIO(encoded), formats=KINDS)
             if image.width * image.height > MOST_PIXELS:
                 raise UnreadablePicture(name, f"{image.width} x {image.height} pixels, too large")
-            image.draft(
-                "RGB", (2 * size, 2 * size)
-            )  # JPEG: decode at a fraction where that is enough
+            side = 2 * max(sides(size))
+            image.draft("RGB", (side, side))  # JPEG: decode at a fraction where that is enough
             image.load()
-        return square(image, size)
+        return fitted(image, size)
     except UnreadablePicture:
         raise
     except Exception as error:  # a damaged picture, or its EXIF, raises nearly anything
@@ -42,8 +45,30 @@ def decode(encoded: bytes, size: int, name: str) -> UInt8[np.ndarray, "size size
         raise UnreadablePicture(name, reason) from None
 
 
-def square(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """The largest centred square, at `size` pixels, turned as its EXIF says."""
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def aspect(encoded: io.BytesIO | Path) -> float:
+    """Width / height of a picture, turned as its EXIF says; NaN where it has no header.
+
+    Nothing is decoded; of a file no more is read than the header.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(encoded, formats=KINDS) as image:
+                # Else Pillow would look for it behind the pixels, and decode them.
+                exif = image.getexif() if "exif" in image.info else {}
+                lying = exif.get(ORIENTATION, 1) >= LYING
+                return image.height / image.width if lying else image.width / image.height
+    except Exception:  # as in `decode`
+        return math.nan
+
+
+def fitted(image: Image.Image, size: Size) -> UInt8[np.ndarray, "H W 3"]:
+    """The largest centred part of the shape, at `size` pixels, turned as its EXIF says."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
@@ -51,5 +76,6 @@ def square(image: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-    return np.asarray(fitted)
+    height, width = sides(size)
+    cut = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+    return np.asarray(cut)

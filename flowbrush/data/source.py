@@ -1,13 +1,13 @@
 """What a data source is: a length and random access. The order is not its business."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float16, Int16, UInt8
+from jaxtyping import Float16, Float32, Int16, UInt8
 from torch import Tensor
 
 from flowbrush.condition import Condition
@@ -15,6 +15,7 @@ from flowbrush.condition import Condition
 LONGEST_CAPTION = 65_536  # bytes, or characters where it is text already
 
 Picture = UInt8[np.ndarray, "H W 3"] | Float16[np.ndarray, "h w s"]
+Size = int | tuple[int, int]  # of a picture in pixels: the side of a square, or height and width
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def _floats(stored: Int16[np.ndarray, "..."]) -> Tensor:
 class Example:
     """One captioned picture.
 
-    picture: square, as large as the source was asked for: bytes, or what a space stored of it.
+    picture: as large as the source was asked for: bytes, or what a space stored of it.
     captions: by language or kind ("en", "ja", "short"); any of them describes the whole picture.
     truth: what the source knows of the picture beyond its captions, if it drew it itself.
     mirrored: what a space stored of the mirrored picture.
@@ -106,6 +107,22 @@ class Sharded(Protocol):
     @property
     def shards(self) -> Sequence[int]:
         """The examples of each, in the order of their numbers."""
+        ...
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """A source of pictures of many shapes, which gives them in any."""
+
+    def aspects(self) -> Iterator[Float32[np.ndarray, " m"]]:
+        """Width / height of every picture, in order and in parts; NaN where it is not known.
+
+        Pictures are not decoded for it. Raises UserError where it cannot be had.
+        """
+        ...
+
+    def reshaped(self, size: tuple[int, int]) -> Source:
+        """The same examples, their pictures of that height and width."""
         ...
 
 

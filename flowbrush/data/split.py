@@ -1,43 +1,60 @@
-"""Examples that training never sees: a share of a source, chosen by a hash of their place in it."""
+"""Examples that training never sees: a share of every block of a source, chosen by a hash.
+
+Of n places the first blocks hold out floor(n share + u), u by the seed: a share of 1e-5 takes one
+in a hundred blocks of 1024. Nothing is computed for an example before it is asked for.
+"""
 
 from dataclasses import dataclass
-from itertools import accumulate
+from fractions import Fraction
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int64
 
 from flowbrush.data.mixture import Mixture
-from flowbrush.data.source import Example, Source, shards_of
-from flowbrush.randomness import uniform
+from flowbrush.data.part import BLOCK, Part
+from flowbrush.data.source import Source
+from flowbrush.errors import UserError
+from flowbrush.randomness import derive
 
 
 @dataclass(frozen=True)
-class Part:
-    """A Source over some examples of another."""
+class HeldOut:
+    """The places that are held out. Which they are depends on nothing else."""
 
-    source: Source
-    indices: tuple[int, ...]  # into `source`
+    share: Fraction
+    seed: int
 
-    def __len__(self) -> int:
-        return len(self.indices)
+    def until(self, block: int) -> int:
+        return (block * BLOCK * self.share.numerator + self._first) // self.share.denominator
 
-    def __getitem__(self, i: int) -> Example:
-        return self.source[self.indices[i]]
+    @cached_property
+    def _first(self) -> int:
+        return derive(self.seed, "held out from", 0) % self.share.denominator
 
-    @property
-    def shards(self) -> list[int]:
-        """What is left of the source's."""
-        starts = list(accumulate(shards_of(self.source)))
-        inside = np.searchsorted(starts, np.asarray(self.indices, np.int64), side="right")
-        return np.bincount(inside, minlength=len(starts)).tolist()
+    def inside(self, block: int) -> Int64[np.ndarray, " k"]:
+        """Those with the smallest words of the block's own Philox."""
+        count = self.until(block + 1) - self.until(block)
+        if not count:
+            return np.empty(0, np.int64)
+        words = np.random.Philox(key=derive(self.seed, "held out", block)).random_raw(BLOCK)
+        return np.flatnonzero(words <= np.partition(words, count - 1)[count - 1])
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.source.classes
 
-    @property
-    def attribution(self) -> str:
-        return self.source.attribution
+@dataclass(frozen=True)
+class Others:
+    """The places that are not held out."""
+
+    held_out: HeldOut
+
+    def until(self, block: int) -> int:
+        return block * BLOCK - self.held_out.until(block)
+
+    def inside(self, block: int) -> Int64[np.ndarray, " k"]:
+        left = np.ones(BLOCK, bool)
+        left[self.held_out.inside(block)] = False
+        return np.flatnonzero(left)
 
 
 class Split(NamedTuple):
@@ -47,24 +64,27 @@ class Split(NamedTuple):
     held_out: Source
 
 
-def split(source: Source, held_out: float, seed: int = 0) -> Split:
-    """About a share `held_out` of the examples, and the rest. One source is always split alike.
+def split(source: Source, share: float, seed: int = 0) -> Split:
+    """About a `share` of the examples, held out, and the rest. One source is always split alike.
 
     Which part an example falls in depends on its place alone, so a source that grows at its end
     keeps the parts that it had. The parts of a mixture are split one by one, and keep their shares.
+    Raises UserError where a share is asked for that comes to no example.
     """
+    parts = _split(source, HeldOut(Fraction(str(share)), seed))
+    if share and not len(parts.held_out):
+        raise UserError(f"held_out: {share} of {len(source):,} examples comes to none; give more")
+    return parts
+
+
+def _split(source: Source, chosen: HeldOut) -> Split:
     if isinstance(source, Mixture):
-        halves = [split(part, held_out, seed) for part in source.parts]
+        halves = [_split(part, chosen) for part in source.parts]
         return Split(
             _mixed([half.learned for half in halves], source.shares),
             _mixed([half.held_out for half in halves], source.shares),
         )
-    chance = uniform(seed, "held out", range(len(source))) < held_out
-    indices = list(enumerate(chance.tolist()))
-    return Split(
-        Part(source, tuple(i for i, held in indices if not held)),
-        Part(source, tuple(i for i, held in indices if held)),
-    )
+    return Split(Part(source, Others(chosen)), Part(source, chosen))
 
 
 def _mixed(parts: list[Source], shares: tuple[float, ...]) -> Mixture:

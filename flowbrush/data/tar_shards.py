@@ -5,13 +5,14 @@ Memory: 24 bytes a shard and its name; the indexes are mapped, the last OPEN_SHA
 bytes a sample. 700 million samples in 70,000 shards: below 100 MB a process.
 """
 
+import copy
 import hashlib
 import math
 import os
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float32
 from tqdm import tqdm
 
-from flowbrush.data import tar_index, tars
+from flowbrush.data import tar_aspects, tar_index, tars
 from flowbrush.data.filters import Filter, parse
 from flowbrush.data.pictures import decode
 from flowbrush.data.remote import RemoteFiles, is_remote
 from flowbrush.data.shard_names import shard_names
-from flowbrush.data.source import Example, Origin
+from flowbrush.data.source import Example, Origin, Size
 from flowbrush.data.tar_index import Index
 from flowbrush.errors import UserError, nearest
 
@@ -83,7 +84,8 @@ class TarShards:
         cache = config.cache.expanduser()
         filters = tuple(map(parse, config.filters))
         files = RemoteFiles(cache / "copies", config.cache_bytes)
-        self.size, self.wanted = size, _Wanted(config.captions, filters, files, cache)
+        self.size: Size = size
+        self.wanted = _Wanted(config.captions, filters, files, cache)
         self.names = shard_names(config.path, files)
         looked = _looked_at(self.names, self.wanted)
         self._stamps = np.array([found.stamp for found in looked], np.int64)
@@ -141,6 +143,19 @@ class TarShards:
         """By the names, sizes and indexes of the shards."""
         return self._origin
 
+    def aspects(self) -> Iterator[Float32[np.ndarray, " m"]]:
+        def of(name: str) -> Float32[np.ndarray, " m"]:
+            shard = Shard(name, self.wanted)
+            return tar_aspects.aspects_of(name, shard.index, self.wanted.indexes)[shard.rows]
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            yield from pool.map(of, self.names)
+
+    def reshaped(self, size: tuple[int, int]) -> "TarShards":
+        other = copy.copy(self)
+        other.size = size
+        return other
+
 
 class Shard:
     """One tar with its index. `rows` are those of the samples that are wanted."""
@@ -178,7 +193,7 @@ class Shard:
             found |= texts if kind == TEXT else False if written is None else written > 0
         return found
 
-    def example(self, place: int, size: int) -> Example:
+    def example(self, place: int, size: Size) -> Example:
         row = int(self.rows[place])
         captions, kinds = {}, self.wanted.captions
         with_text = self.index.extent("text", row)[1] > 0 and (not kinds or TEXT in kinds)

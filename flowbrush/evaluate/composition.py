@@ -15,8 +15,8 @@ from torch import Tensor
 
 from flowbrush.contact_sheet import contact_sheet
 from flowbrush.data.emoji_variants import EmojiVariants, EmojiVariantsConfig, Variant
+from flowbrush.data.part import Listed, Part
 from flowbrush.data.source import Source, stacked
-from flowbrush.data.split import Part
 from flowbrush.errors import UserError
 from flowbrush.evaluate.intervals import Measured, of_share
 from flowbrush.evaluate.spread import spread
@@ -37,7 +37,7 @@ class Catalogue:
 
 def catalogue(source: Source) -> Catalogue | None:
     """Of the emoji variants that a source, or a part of one, is taken from; None of any other."""
-    while isinstance(source, Part):
+    while isinstance(source, Part | Listed):
         source = source.source
     if not isinstance(source, EmojiVariants):
         return None
@@ -45,7 +45,7 @@ def catalogue(source: Source) -> Catalogue | None:
     return Catalogue(whole.variants, stacked([whole[i].picture for i in range(len(whole))]))
 
 
-def pairs(config: EmojiVariantsConfig, size: int, most: int = 0) -> Part:
+def pairs(config: EmojiVariantsConfig, size: int, most: int = 0) -> Listed:
     """Unseen pairs, `most` of them evenly over all (0 = all), then as many seen ones.
 
     Raises UserError where the source has no unseen pair.
@@ -57,7 +57,7 @@ def pairs(config: EmojiVariantsConfig, size: int, most: int = 0) -> Part:
         raise UserError("source.unseen: no pair is unseen; train with a larger share")
     count = min(most or len(unseen), len(unseen), len(seen))
     chosen = (group[i] for group in (unseen, seen) for i in spread(count, len(group)))
-    return Part(whole, tuple(chosen))
+    return Listed(whole, tuple(chosen))
 
 
 def composition(

@@ -60,6 +60,10 @@ def prepare(config: ExperimentConfig, options: PrepareConfig) -> Done:
         raise UserError(
             "source: a mixture's shares would be lost; prepare its parts, and mix what they give"
         )
+    if config.stages or config.buckets.step:
+        raise UserError(
+            "prepare: pictures are encoded in one shape; leave out stages and buckets.step"
+        )
     folder = options.to
     source = config.source.build(config.size)
     config = with_classes(config, source)

@@ -14,8 +14,8 @@ from flowbrush.spaces.pixel import PixelConfig
 class Space(Protocol):
     """Pictures (b 3 H W, bytes) to and from the flow's own (b c h w) at unit scale."""
 
-    def shape(self, size: int) -> tuple[int, int, int]:
-        """(c, h, w) for square pictures of `size` pixels."""
+    def shape(self, height: int, width: int | None = None) -> tuple[int, int, int]:
+        """(c, h, w) for pictures of so many pixels; square ones without a width."""
         ...
 
     def compress(self, pictures: UInt8[Tensor, "b 3 H W"]) -> Tensor:

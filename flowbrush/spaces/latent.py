@@ -78,13 +78,14 @@ class LatentSpace:
             )
         return torch.tensor(numbers, dtype=torch.float32, device=self.device).view(-1, 1, 1)
 
-    def shape(self, size: int) -> tuple[int, int, int]:
-        """(c, h, w). Raises UserError where `size` is no multiple of the compression."""
-        if size % self.factor:
+    def shape(self, height: int, width: int | None = None) -> tuple[int, int, int]:
+        """(c, h, w). Raises UserError where a side is no multiple of the compression."""
+        sides = height, width or height
+        if odd := next((side for side in sides if side % self.factor), None):
             raise UserError(
-                f"size: {size} pixels; this autoencoder wants a multiple of {self.factor}"
+                f"size: {odd} pixels; this autoencoder wants a multiple of {self.factor}"
             )
-        return self.channels, size // self.factor, size // self.factor
+        return self.channels, sides[0] // self.factor, sides[1] // self.factor
 
     @torch.no_grad()
     def compress(

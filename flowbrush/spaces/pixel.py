@@ -19,8 +19,8 @@ class PixelConfig:
 class PixelSpace:
     """The trivial Space."""
 
-    def shape(self, size: int) -> tuple[int, int, int]:
-        return 3, size, size
+    def shape(self, height: int, width: int | None = None) -> tuple[int, int, int]:
+        return 3, height, width or height
 
     def compress(self, pictures: UInt8[Tensor, "b 3 H W"]) -> UInt8[Tensor, "b 3 H W"]:
         return pictures

@@ -117,7 +117,8 @@ class Journal:
 
     def say(self, line: str) -> None:
         """A line for the user, above the progress bar."""
-        self._bar.write(line)
+        if not self._silent:
+            self._bar.write(line)
 
     def draw(self) -> None:
         """The loss as a curve over the pictures seen."""

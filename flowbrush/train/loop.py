@@ -9,9 +9,7 @@ from flowbrush import checkpoint
 from flowbrush.averages import AVERAGES_FOLDER, POWER
 from flowbrush.condition import joined
 from flowbrush.config_io import to_json
-from flowbrush.data.batches import batches
 from flowbrush.data.provenance import commonest, provenance
-from flowbrush.data.split import split
 from flowbrush.errors import UserError
 from flowbrush.evaluate.watched import Watched
 from flowbrush.experiment import (
@@ -20,6 +18,7 @@ from flowbrush.experiment import (
     build_denoiser,
     build_encoder,
     build_shapes,
+    check_shapes,
     with_classes,
 )
 from flowbrush.flow.loss import flow_loss
@@ -37,6 +36,7 @@ from flowbrush.train.previews import preview, preview_prompts
 from flowbrush.train.rejects import Rejects
 from flowbrush.train.run_folder import opened
 from flowbrush.train.saving import Saving
+from flowbrush.train.stages import build_stages, staged_batches
 from flowbrush.train.start import start_from
 
 
@@ -53,13 +53,15 @@ def train(
     Raises UserError for what the user can mend.
     """
     # Build the parts.
-    whole = config.source.build(config.size)
+    whole = config.source.build(config.each_stage[0].size)
     config = with_classes(config, whole)
-    source, held_out = split(whole, config.held_out) if config.held_out else (whole, None)
+    stages = build_stages(config, whole)
+    source = stages[0].source
     settings, b, device = config.train, config.batch.size, processes.device
     encoder, space = build_encoder(config, whole, device), config.space.build(device)
     if settings.encoder_dropout and encoder.parts == 1:
         raise UserError("train.encoder_dropout: text has one model only; give caption_dropout")
+    check_shapes(config, space, encoder)
     null = encoder.null.to(device)
     denoiser = build_denoiser(config, build_shapes(config, space, encoder), device)
     network, dtype = denoiser.backbone, choose_dtype(settings.precision, device)
@@ -82,11 +84,12 @@ def train(
         **averages,
     }
     painting = next(iter(emas.values()), None)  # the first average paints the previews
-    painter = TextToImage(config, denoiser, encoder, space, device)
+    painters = [TextToImage(stage.config, denoiser, encoder, space, device) for stage in stages]
     prompts = preview_prompts(config.watch.prompts, source)
     encoder(prompts)  # refuses now what it would refuse at the first preview
     main, paints = processes.is_main, processes.is_main or settings.sharding != "none"
-    watched = Watched(config, source, held_out) if paints and config.evaluate.every else None
+    watching = paints and config.evaluate.every
+    watched = [Watched(one.config, one.source, one.held_out) for one in stages if watching]
 
     with opened(run, config, changeable, source.attribution) if main else nullcontext():
         # Go on from the newest whole checkpoint.
@@ -95,7 +98,17 @@ def train(
             record_null(run, encoder.null)
             found = checkpoint.newest(folder, print) if checkpoint.exists(folder) else None
         if found := processes.gathered(found)[0]:
-            seen = checkpoint.load(found, "progress")["pictures"]
+            progress = checkpoint.load(found, "progress")
+            seen, before = progress["pictures"], progress.get("examples", len(source))
+            if before > len(source):
+                raise UserError(
+                    f"source: {len(source):,} examples, {before:,} when {found} was saved; put back "
+                    "what is gone, or begin another run"
+                )
+            if before < len(source):
+                processes.say(
+                    f"source: {before:,} examples before, {len(source):,} now, in another order"
+                )
             for name in learned.keys() & checkpoint.names(found):  # imported: no optimizer
                 checkpoint.fill(found, name, learned[name], f"{run}: {OTHERS}")
         if seen >= settings.pictures:
@@ -104,11 +117,10 @@ def train(
 
         rejects = Rejects(run, len(source), processes)
         origin = provenance(config.source, whole) if main else {}
-        ahead = batches(source, config.batch, settings.seed, seen, processes.rank, processes.world)
         with (
             Interruption() as stop,
-            closing(ahead) as loader,
             Journal(run, config, seen, silent=not main) as journal,
+            closing(staged_batches(config, stages, seen, processes, journal.say)) as loader,
             Saving(folder, config.watch.keep, processes) as saving,
             Saving(run / AVERAGES_FOLDER, None, processes) as snapshots,
         ):
@@ -160,6 +172,7 @@ def train(
                 optimizer.zero_grad()
                 for ema in (*emas.values(), *powers.values()):
                     ema.update(seen // b)
+                painter = painters[stage := config.stage(seen)]
                 seen += b
                 journal.add(processes.mean(total), norm, skipped)
 
@@ -173,13 +186,13 @@ def train(
                         journal.show(preview(painter, prompts), seen)
                 if watched and (is_time(config.evaluate.every, seen, b) or done):
                     with painting.in_place() if painting else nullcontext():
-                        journal.evaluated(watched.evaluation(painter, seen))
+                        journal.evaluated(watched[stage].evaluation(painter, seen))
                 if powers and is_time(config.watch.average, seen, b):
                     snapshots.begin(seen, {name: averages[name] for name in powers})
                 if is_time(config.watch.checkpoint, seen, b) or done or stopped:
                     journal.write(seen, lr)  # a line ends here, also where a run goes on
                     plain = {
-                        "progress": {"pictures": seen},
+                        "progress": {"pictures": seen, "examples": len(source)},
                         "config": to_json(config),
                         "provenance": origin | {"rejected": commonest(rejects.reasons)},
                     }

@@ -145,7 +145,7 @@ def test_a_part_of_a_source_in_shards_has_what_is_left_of_each() -> None:
     left = np.array(shards_of(learned)) + np.array(shards_of(held_out))
     assert tuple(left) == SMALL.shards
     assert sum(shards_of(learned)) == len(learned)
-    assert shards_of(split(Plain(9), 0.5).learned) == [len(split(Plain(9), 0.5).learned)]
+    assert shards_of(split(Plain(9), 0.5).learned) == (len(split(Plain(9), 0.5).learned),)
 
 
 # -- through the batches

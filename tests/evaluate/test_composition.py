@@ -8,8 +8,8 @@ import torch
 
 from flowbrush.data.emoji import EmojiConfig
 from flowbrush.data.emoji_variants import EmojiVariantsConfig, Variant
+from flowbrush.data.part import Listed
 from flowbrush.data.source import Source
-from flowbrush.data.split import Part
 from flowbrush.errors import UserError
 from flowbrush.evaluate.composition import Catalogue, catalogue, composition, pairs, sheet
 from flowbrush.evaluate.intervals import Measured
@@ -72,7 +72,7 @@ def test_the_catalogue_has_seen_and_unseen_pairs_whatever_the_run_learns(among):
 
 
 def test_the_catalogue_of_a_part_is_that_of_the_whole(asked, among):
-    found = catalogue(Part(asked, (3, 1)))
+    found = catalogue(Listed(asked, (3, 1)))
     assert found is not None
     assert found.variants == among.variants
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from flowbrush.data import ShapesWorldConfig
+from flowbrush.data.part import Listed
 from flowbrush.data.source import Example, UnreadablePicture
-from flowbrush.data.split import Part
 from flowbrush.evaluate.reconstruction import mean_psnr, psnr, readable, reconstructed
 from flowbrush.spaces.pixel import PixelSpace
 
@@ -53,4 +53,4 @@ def test_pixels_lose_nothing():
 
 
 def test_there_is_no_mean_over_nothing():
-    assert math.isnan(mean_psnr(PixelSpace(), Part(SCENES, ()), 5))
+    assert math.isnan(mean_psnr(PixelSpace(), Listed(SCENES, ()), 5))

@@ -201,7 +201,8 @@ def test_a_run_that_goes_on_measures_again_what_it_lost(tmp_path: Path) -> None:
 
 def test_held_out_pictures_are_never_learned(tmp_path: Path, monkeypatch) -> None:
     source = ShapesWorldConfig(scenes=200).build(16)
-    held = set(split(source, 0.2).held_out.indices)
+    held_out = split(source, 0.2).held_out
+    held = {held_out.place(i) for i in range(len(held_out))}
     asked: set[int] = set()
     one = ShapesWorld.__getitem__
 
