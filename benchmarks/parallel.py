@@ -19,6 +19,7 @@ import torch
 from torch import distributed
 
 from flowbrush.backbones import JiTConfig
+from flowbrush.blocks import recompute_blocks
 from flowbrush.condition import Condition
 from flowbrush.experiment import Sharding, TrainConfig
 from flowbrush.flow.denoiser import Denoiser
@@ -27,7 +28,7 @@ from flowbrush.processes import Precision, Processes, autocast, choose_dtype, jo
 from flowbrush.shapes import ConditionShapes, Shapes
 from flowbrush.train.ema import EMA, exponential
 from flowbrush.train.optimizer import build_optimizer
-from flowbrush.train.parallel import BUCKET, clipped, recompute_blocks, share
+from flowbrush.train.parallel import BUCKET, clipped, share
 
 B, STEPS = 64, 3
 JIT = JiTConfig(

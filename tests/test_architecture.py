@@ -11,13 +11,13 @@ HOUSE = Path(__file__).parents[1] / "flowbrush"
 
 FLOORS = [
     {"errors"},  # 0: what every floor may raise
-    {"condition", "shapes", "randomness", "processes", "config_io", "hub", "sharding"},
+    {"condition", "shapes", "randomness", "processes", "config_io", "hub", "sharding", "blocks"},
     {"flow", "backbones", "spaces", "text", "data", "checkpoint", "contact_sheet", "perceptual"},
     {"experiment"},
     {"autoencoding", "averages"},
     {"text_to_image", "recipes", "interchange"},
-    {"evaluate", "prepare"},
-    {"train"},
+    {"evaluate", "prepare", "plan"},
+    {"train", "doctor"},
     {"cli"},
 ]
 OUTSIDE = {"__init__", "__main__"}  # the doors: they may open on any floor

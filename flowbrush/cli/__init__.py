@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from flowbrush.cli.compare import compare
+from flowbrush.cli.doctor import doctor
 from flowbrush.cli.evaluate import evaluate
+from flowbrush.cli.plan import plan
 from flowbrush.cli.prepare import prepare
 from flowbrush.cli.recipes import recipes
 from flowbrush.cli.sample import sample
@@ -15,6 +17,8 @@ from flowbrush.cli.weights import export, import_weights
 from flowbrush.errors import FirstError, UserError, nearest
 
 VERBS = {
+    "plan": plan,
+    "doctor": doctor,
     "train": train,
     "prepare": prepare,
     "sample": sample,
@@ -29,6 +33,8 @@ HELP = """\
 flowbrush: train text-to-image models from scratch, and paint with them.
 
   flowbrush recipes                          what can be trained, with its cost and result
+  flowbrush plan jit-b16 --device h200       what it will need: FLOPs, memory, days
+  flowbrush doctor jit-b16                   what stands in its way: machine, disk, data
   flowbrush prepare emoji --to DIR           encode pictures and captions once, to train from DIR
   flowbrush train emoji                      train a recipe; the run goes to runs/emoji
   flowbrush train runs/emoji                 go on with a run, exactly where it stopped

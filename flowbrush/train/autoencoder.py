@@ -100,7 +100,7 @@ def train_autoencoder(
             Journal(run, config, seen, silent=not main) as journal,
             Saving(folder, config.watch.keep, processes) as saving,
         ):
-            for batch in loader:
+            for batch in journal.timed(loader):
                 # Draw the posterior's noise: a function of a picture's place.
                 rejects.add(batch)
                 pictures = pixels.normalize(batch.pictures.to(device), ())

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from tqdm import tqdm
 from flowbrush.autoencoding import Experiment
 from flowbrush.config_io import to_json
 from flowbrush.contact_sheet import save
+from flowbrush.data.batches import Batch
 from flowbrush.errors import UserError
 from flowbrush.evaluate.record import RECORD_FILE, Evaluation, record
+from flowbrush.plan.flops import Work
 
 HEADLINES = ("followed", "right first", "validation loss")  # figures that are said
 JOURNAL_FILE, CURVE_FILE = "journal.jsonl", "loss.png"
@@ -27,8 +30,17 @@ class Journal:
     One that is `silent`, of a process beside the main one, writes nothing.
     """
 
-    def __init__(self, run: Path, config: Experiment, seen: int, silent: bool = False) -> None:
+    def __init__(
+        self,
+        run: Path,
+        config: Experiment,
+        seen: int,
+        silent: bool = False,
+        work: Work | None = None,
+    ) -> None:
+        """work: of a picture, to write down how much is computed; None = not known."""
         self._run, self._batch, self._silent = run, config.batch.size, silent
+        self._work, self._waited = work, 0.0
         self._pending: list[Tensor] = []
         self._lines = [] if silent else _lines_until(run / JOURNAL_FILE, seen)
         if not silent:
@@ -45,7 +57,20 @@ class Journal:
         )
         self._board = _tensorboard(run) if config.watch.tensorboard and not silent else None
         self._wandb = _wandb(run, config) if config.watch.wandb and not silent else None
+        if work and not silent:
+            self.say(work.told)
         self._since = time.perf_counter()
+
+    def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches. How long they are waited for is written down."""
+        iterator = iter(batches)
+        while True:
+            began = time.perf_counter()
+            batch = next(iterator, None)
+            self._waited += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
 
     def add(self, loss: Tensor, norm: Tensor, skipped: Tensor) -> None:
         """Take in a step's loss, its gradient's norm, and whether it was skipped: 0 or 1.
@@ -67,21 +92,28 @@ class Journal:
         steps = len(self._pending)
         self._pending.clear()
         now = time.perf_counter()
+        passed = now - self._since
         line = {
             "pictures": seen,
             "loss": float(loss[taken].mean()),
             "gradient_norm": float(norm[taken].mean()),
             "lr": lr,
             "skipped": int(skipped.sum()),
-            "pictures_per_second": round(steps * self._batch / (now - self._since), 2),
+            "pictures_per_second": round(steps * self._batch / passed, 2),
+            "waiting": round(self._waited / passed, 4),  # share of the time; for data
         }
-        self._since = now
+        if self._work:
+            rate = line["pictures_per_second"] * self._work.flops
+            line["tflops"] = round(rate / 1e12, 6)
+            if self._work.peak:
+                line["mfu"] = round(rate / self._work.peak, 4)
+        self._since, self._waited = now, 0.0
         self._lines.append(line)
         with (self._run / JOURNAL_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self._bar.set_postfix(loss=f"{line['loss']:.4f}")
         if self._board:
-            for name in ("loss", "gradient_norm", "lr", "skipped", "pictures_per_second"):
+            for name in line.keys() - {"pictures"}:
                 self._board.add_scalar(name, line[name], seen)
         if self._wandb:
             self._wandb.log(line)

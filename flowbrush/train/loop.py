@@ -7,6 +7,7 @@ import torch
 
 from flowbrush import checkpoint
 from flowbrush.averages import AVERAGES_FOLDER, POWER
+from flowbrush.blocks import recompute_blocks
 from flowbrush.condition import joined
 from flowbrush.config_io import to_json
 from flowbrush.data.provenance import commonest, provenance
@@ -22,6 +23,7 @@ from flowbrush.experiment import (
     with_classes,
 )
 from flowbrush.flow.loss import flow_loss
+from flowbrush.plan.flops import work_of
 from flowbrush.processes import Processes, autocast, choose_dtype
 from flowbrush.randomness import derive, normal, uniform
 from flowbrush.text.null import record_null
@@ -31,7 +33,7 @@ from flowbrush.train.guard import Guard
 from flowbrush.train.interruption import Interruption
 from flowbrush.train.journal import Journal, is_time
 from flowbrush.train.optimizer import build_optimizer, learning_rate, moments
-from flowbrush.train.parallel import clipped, compile_blocks, recompute_blocks, share
+from flowbrush.train.parallel import clipped, compile_blocks, share
 from flowbrush.train.previews import preview, preview_prompts
 from flowbrush.train.rejects import Rejects
 from flowbrush.train.run_folder import opened
@@ -63,7 +65,8 @@ def train(
         raise UserError("train.encoder_dropout: text has one model only; give caption_dropout")
     check_shapes(config, space, encoder)
     null = encoder.null.to(device)
-    denoiser = build_denoiser(config, build_shapes(config, space, encoder), device)
+    shapes = build_shapes(config, space, encoder)
+    denoiser = build_denoiser(config, shapes, device)
     network, dtype = denoiser.backbone, choose_dtype(settings.precision, device)
     if settings.start and not checkpoint.exists(run / CHECKPOINT_FOLDER):
         start_from(Path(settings.start), network)
@@ -90,6 +93,8 @@ def train(
     main, paints = processes.is_main, processes.is_main or settings.sharding != "none"
     watching = paints and config.evaluate.every
     watched = [Watched(one.config, one.source, one.held_out) for one in stages if watching]
+    steady = main and not config.stages  # else the work of a picture changes on the way
+    work = work_of(config.backbone, shapes, device, dtype, processes.world) if steady else None
 
     with opened(run, config, changeable, source.attribution) if main else nullcontext():
         # Go on from the newest whole checkpoint.
@@ -102,13 +107,11 @@ def train(
             seen, before = progress["pictures"], progress.get("examples", len(source))
             if before > len(source):
                 raise UserError(
-                    f"source: {len(source):,} examples, {before:,} when {found} was saved; put back "
-                    "what is gone, or begin another run"
+                    f"source: {len(source):,} examples, and {before:,} at the last checkpoint; put "
+                    "back what is gone, or begin another run"
                 )
             if before < len(source):
-                processes.say(
-                    f"source: {before:,} examples before, {len(source):,} now, in another order"
-                )
+                processes.say(f"source: {len(source) - before:,} examples more: in another order")
             for name in learned.keys() & checkpoint.names(found):  # imported: no optimizer
                 checkpoint.fill(found, name, learned[name], f"{run}: {OTHERS}")
         if seen >= settings.pictures:
@@ -119,12 +122,12 @@ def train(
         origin = provenance(config.source, whole) if main else {}
         with (
             Interruption() as stop,
-            Journal(run, config, seen, silent=not main) as journal,
+            Journal(run, config, seen, silent=not main, work=work) as journal,
             closing(staged_batches(config, stages, seen, processes, journal.say)) as loader,
             Saving(folder, config.watch.keep, processes) as saving,
             Saving(run / AVERAGES_FOLDER, None, processes) as snapshots,
         ):
-            for batch in loader:
+            for batch in journal.timed(loader):
                 # Draw noise, times and dropped captions: functions of a picture's place.
                 rejects.add(batch)
                 keys = [derive(settings.seed, "posterior", place) for place in batch.places]

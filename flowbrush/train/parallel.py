@@ -1,19 +1,19 @@
-"""What is done to a network from outside: shared by processes, recomputed, compiled."""
+"""What is done to a network from outside: shared by processes, compiled."""
 
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
-from torch.utils.checkpoint import checkpoint
 
+from flowbrush.blocks import blocks
 from flowbrush.errors import UserError
 from flowbrush.experiment import Sharding
 from flowbrush.processes import Processes, together
@@ -143,20 +143,6 @@ def clipped(network: nn.Module, most: float) -> Tensor:
     with together():
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), most)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
-
-
-def blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """What is repeated in it: the elements of every list."""
-    for module in network.modules():
-        if isinstance(module, nn.ModuleList):
-            yield from module
-
-
-def recompute_blocks(network: nn.Module) -> None:
-    """Backward computes each block again from its inputs: less memory, a third more computing."""
-    for block in blocks(network):
-        plain: Any = block.forward
-        block.forward = partial(checkpoint, plain, use_reentrant=False)
 
 
 def compile_blocks(network: nn.Module, dtype: torch.dtype, device: torch.device) -> None:

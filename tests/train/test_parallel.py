@@ -21,13 +21,14 @@ from tiny import tiny
 from torch import nn
 
 from flowbrush import TextToImage, checkpoint
+from flowbrush.blocks import recompute_blocks
 from flowbrush.cli import main
 from flowbrush.errors import FirstError
 from flowbrush.evaluate.record import Evaluation, recorded
 from flowbrush.experiment import EvaluateConfig, ExperimentConfig
 from flowbrush.processes import Processes, joined_processes
 from flowbrush.train.loop import train
-from flowbrush.train.parallel import MeanGradients, recompute_blocks
+from flowbrush.train.parallel import MeanGradients
 
 CPU, TESTS = Processes(torch.device("cpu")), Path(__file__).parents[1]
 WHOLE, HALF = 400, 200
