@@ -12,7 +12,7 @@ demo: .venv/demo-is-installed
 	@echo 'now try: $(BIN)/flowbrush sample runs/emoji "a fox" "バナナ" --out fox.png'
 
 test: .venv/dev-is-installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/dev-is-installed
 	$(BIN)/ruff check

@@ -468,7 +468,8 @@ def test_shards_are_read_where_only_one_copy_has_room(tmp_path, served):
     assert len(list((tmp_path / "cache/copies").glob("*.copy"))) == 1
 
 
-def test_a_remote_shard_that_changed_is_named(tmp_path, served):
+def test_a_remote_shard_that_changed_is_named(tmp_path, served, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     source = opened(shards(tmp_path, served), cache=tmp_path / "cache")
     served.files["/00001.tar"] = write(tmp_path / "x.tar", sample("dog") * 40).read_bytes()
     for copy in (tmp_path / "cache/copies").glob("*.copy"):

@@ -36,7 +36,7 @@ def test_waiting_and_work_are_shares_of_the_time_since_the_last_line(
     with Journal(tmp_path, ExperimentConfig(), 0, work=work) as journal:
         for seen, _ in enumerate(journal.timed(batches()), start=1):
             clock.now += 3.0
-            journal.add(torch.tensor(1.0), torch.tensor(1.0))
+            journal.add(torch.tensor(1.0), torch.tensor(1.0), torch.tensor(0.0))
             journal.write(seen * b, 1e-3)
     lines = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
     assert [line["waiting"] for line in lines] == [0.25, 0.25]
@@ -48,7 +48,7 @@ def test_waiting_and_work_are_shares_of_the_time_since_the_last_line(
 def test_without_a_known_peak_there_is_no_share_of_it(tmp_path: Path) -> None:
     for work in (None, Work(flops=10, peak=None, told="not known")):
         with Journal(tmp_path, ExperimentConfig(), 0, work=work) as journal:
-            journal.add(torch.tensor(1.0), torch.tensor(1.0))
+            journal.add(torch.tensor(1.0), torch.tensor(1.0), torch.tensor(0.0))
             journal.write(64, 1e-3)
         line = json.loads((tmp_path / "journal.jsonl").read_text().splitlines()[-1])
         assert "mfu" not in line

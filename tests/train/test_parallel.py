@@ -30,6 +30,7 @@ from flowbrush.processes import Processes, joined_processes
 from flowbrush.train.loop import train
 from flowbrush.train.parallel import MeanGradients
 
+pytestmark = pytest.mark.xdist_group("parallel")  # the runs are made once
 CPU, TESTS = Processes(torch.device("cpu")), Path(__file__).parents[1]
 WHOLE, HALF = 400, 200
 CHANGES = "train.pictures", "train.sharding", "train.recompute"
@@ -103,7 +104,7 @@ def states(run: Path) -> dict[str, torch.Tensor]:
     """Weights, averages and the optimizer's moments of the newest checkpoint."""
     newest = checkpoint.newest(run / "checkpoints", print)
     found = {}
-    for name in checkpoint.names(newest) - {"progress", "config"}:
+    for name in checkpoint.names(newest) - {"progress", "config", "provenance"}:
         found |= {f"{name} {key}": w for key, w in checkpoint.load(newest, name).items()}
     return found
 
