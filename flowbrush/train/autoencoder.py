@@ -32,15 +32,13 @@ from flowbrush.train.autoencoder_folder import (
     space_of,
     write_autoencoder,
 )
-from flowbrush.train.ema import EMA, exponential
-from flowbrush.train.guard import Guard
 from flowbrush.train.interruption import Interruption
 from flowbrush.train.journal import Journal, is_time
-from flowbrush.train.optimizer import build_optimizer, learning_rate, moments
-from flowbrush.train.parallel import MeanGradients, clipped, compile_blocks
+from flowbrush.train.parallel import MeanGradients, compile_blocks
 from flowbrush.train.rejects import Rejects
 from flowbrush.train.run_folder import opened
 from flowbrush.train.saving import Saving
+from flowbrush.train.steps import Steps
 
 
 def train_autoencoder(
@@ -61,17 +59,8 @@ def train_autoencoder(
     settings, b, device, pixels = config.train, config.batch.size, processes.device, PixelSpace()
     side, written = config.size // config.autoencoder.factor, run / AUTOENCODER_FOLDER
     network, distance = build_autoencoder(config, device), config.loss.build_distance(device)
-    optimizer = build_optimizer(network, settings)
-    emas = {f"ema_{decay}": EMA(network, exponential(decay)) for decay in settings.ema}
-    guard = Guard(optimizer, settings, device)
-    averages = {name: ema.state_dict() for name, ema in emas.items()}
-    learned = {
-        "model": network.state_dict(),
-        "optimizer": moments(network, optimizer),
-        "guard": guard.state_dict(),
-        **averages,
-    }
-    averaged = next(iter(averages.values()), learned["model"])  # what is written and shown
+    steps = Steps(network, settings, device)
+    averaged = steps.first_average  # what is written and shown
     dtype = choose_dtype(settings.precision, device)
     if settings.compile:
         compile_blocks(network, dtype, device)
@@ -84,7 +73,7 @@ def train_autoencoder(
             found = checkpoint.newest(folder, print)
         if found := processes.gathered(found)[0]:
             seen = checkpoint.load(found, "progress")["pictures"]
-            for name, state in learned.items():
+            for name, state in steps.states.items():
                 checkpoint.fill(found, name, state, str(found))
         if seen >= settings.pictures:
             processes.say(f"{run}: already trained on {seen:,} pictures")
@@ -124,28 +113,21 @@ def train_autoencoder(
                     total += loss.detach()
 
                 # Step.
-                lr = learning_rate(settings, seen + b)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                norm = clipped(network, settings.clip)
-                skipped = guard.step(norm)
-                optimizer.zero_grad()
-                for ema in emas.values():
-                    ema.update(seen // b)
+                step = steps.take(seen, b)
                 seen += b
-                journal.add(processes.mean(total), norm, skipped)
+                journal.add(processes.mean(total), step.norm, step.skipped)
 
                 # Once in a while.
                 done, stopped = seen >= settings.pictures, stop.asked(processes)
                 if is_time(config.watch.log, seen, b) or done or stopped:
-                    journal.write(seen, lr)
-                    guard.check()
+                    journal.write(seen, step.lr)
+                    steps.guard.check()
                 if main and (is_time(config.watch.preview, seen, b) or done):
                     journal.show(
                         preview_pairs(space_of(config, averaged, sample=False), shown), seen
                     )
                 if is_time(config.watch.checkpoint, seen, b) or done or stopped:
-                    journal.write(seen, lr)  # a line ends here, also where a run goes on
+                    journal.write(seen, step.lr)  # a line ends here, also where a run goes on
                     if main:
                         write_autoencoder(config, averaged, source, written)
                     plain = {
@@ -153,15 +135,15 @@ def train_autoencoder(
                         "config": to_json(config),
                         "provenance": origin | {"rejected": commonest(rejects.reasons)},
                     }
-                    saving.begin(seen, learned | plain)
+                    saving.begin(seen, steps.states | plain)
                     journal.draw()
                 saving.step()
                 if done or stopped:
                     break
 
         say = processes.say
-        if rejects.summary():
-            say(rejects.summary())
+        for summary in filter(None, (rejects.summary(), steps.guard.summary())):
+            say(summary)
         if stopped:
             say(f"stopped after {seen:,} pictures, and saved; go on with: flowbrush train {run}")
         elif main:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from flowbrush import checkpoint
-from flowbrush.averages import AVERAGES_FOLDER, POWER
+from flowbrush.averages import AVERAGES_FOLDER
 from flowbrush.blocks import recompute_blocks
 from flowbrush.condition import joined
 from flowbrush.config_io import to_json
@@ -28,18 +28,16 @@ from flowbrush.processes import Processes, autocast, choose_dtype
 from flowbrush.randomness import derive, normal, uniform
 from flowbrush.text.null import record_null
 from flowbrush.text_to_image import OTHERS, TextToImage
-from flowbrush.train.ema import EMA, exponential, power
-from flowbrush.train.guard import Guard
 from flowbrush.train.interruption import Interruption
 from flowbrush.train.journal import Journal, is_time
-from flowbrush.train.optimizer import build_optimizer, learning_rate, moments
-from flowbrush.train.parallel import clipped, compile_blocks, share
+from flowbrush.train.parallel import compile_blocks, share
 from flowbrush.train.previews import preview, preview_prompts
 from flowbrush.train.rejects import Rejects
 from flowbrush.train.run_folder import opened
 from flowbrush.train.saving import Saving
 from flowbrush.train.stages import build_stages, staged_batches
 from flowbrush.train.start import start_from
+from flowbrush.train.steps import Steps
 
 
 def train(
@@ -75,18 +73,7 @@ def train(
     if settings.compile:
         compile_blocks(network, dtype, device)
     gradients = share(network, processes, settings.sharding)
-    optimizer = build_optimizer(network, settings)
-    guard = Guard(optimizer, settings, device)
-    emas = {f"ema_{decay}": EMA(network, exponential(decay)) for decay in settings.ema}
-    powers = {f"{POWER}{length}": EMA(network, power(length)) for length in settings.power_ema}
-    averages = {name: ema.state_dict() for name, ema in (emas | powers).items()}
-    learned = {
-        "model": network.state_dict(),
-        "optimizer": moments(network, optimizer),
-        "guard": guard.state_dict(),
-        **averages,
-    }
-    painting = next(iter(emas.values()), None)  # the first average paints the previews
+    steps = Steps(network, settings, device)
     painters = [TextToImage(stage.config, denoiser, encoder, space, device) for stage in stages]
     prompts = preview_prompts(config.watch.prompts, source)
     encoder(prompts)  # refuses now what it would refuse at the first preview
@@ -112,8 +99,8 @@ def train(
                 )
             if before < len(source):
                 processes.say(f"source: {len(source) - before:,} examples more: in another order")
-            for name in learned.keys() & checkpoint.names(found):  # imported: no optimizer
-                checkpoint.fill(found, name, learned[name], f"{run}: {OTHERS}")
+            for name in steps.states.keys() & checkpoint.names(found):  # imported: no optimizer
+                checkpoint.fill(found, name, steps.states[name], f"{run}: {OTHERS}")
         if seen >= settings.pictures:
             processes.say(f"{run}: already trained on {seen:,} pictures")
             return 0
@@ -167,39 +154,32 @@ def train(
                     total += loss.detach()
 
                 # Step.
-                lr = learning_rate(settings, seen + b)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                norm = clipped(network, settings.clip)
-                skipped = guard.step(norm)
-                optimizer.zero_grad()
-                for ema in (*emas.values(), *powers.values()):
-                    ema.update(seen // b)
+                step = steps.take(seen, b)
                 painter = painters[stage := config.stage(seen)]
                 seen += b
-                journal.add(processes.mean(total), norm, skipped)
+                journal.add(processes.mean(total), step.norm, step.skipped)
 
                 # Once in a while.
                 done, stopped = seen >= settings.pictures, stop.asked(processes)
                 if is_time(config.watch.log, seen, b) or done or stopped:
-                    journal.write(seen, lr)
-                    guard.check()
+                    journal.write(seen, step.lr)
+                    steps.guard.check()
                 if paints and (is_time(config.watch.preview, seen, b) or done):
-                    with painting.in_place() if painting else nullcontext():
+                    with steps.averaged():
                         journal.show(preview(painter, prompts), seen)
                 if watched and (is_time(config.evaluate.every, seen, b) or done):
-                    with painting.in_place() if painting else nullcontext():
+                    with steps.averaged():
                         journal.evaluated(watched[stage].evaluation(painter, seen))
-                if powers and is_time(config.watch.average, seen, b):
-                    snapshots.begin(seen, {name: averages[name] for name in powers})
+                if steps.powers and is_time(config.watch.average, seen, b):
+                    snapshots.begin(seen, steps.powers)
                 if is_time(config.watch.checkpoint, seen, b) or done or stopped:
-                    journal.write(seen, lr)  # a line ends here, also where a run goes on
+                    journal.write(seen, step.lr)  # a line ends here, also where a run goes on
                     plain = {
                         "progress": {"pictures": seen, "examples": len(source)},
                         "config": to_json(config),
                         "provenance": origin | {"rejected": commonest(rejects.reasons)},
                     }
-                    saving.begin(seen, learned | plain)
+                    saving.begin(seen, steps.states | plain)
                     journal.draw()
                 saving.step()
                 snapshots.step()
@@ -207,7 +187,7 @@ def train(
                     break
 
         say, cut = processes.say, sum(processes.gathered(encoder.cut))
-        for summary in filter(None, (rejects.summary(), guard.summary())):
+        for summary in filter(None, (rejects.summary(), steps.guard.summary())):
             say(summary)
         if cut:
             say(f"captions longer than the text encoder reads, and cut: {cut:,}")

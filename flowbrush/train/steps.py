@@ -1,0 +1,62 @@
+"""What a step changes: the weights, the optimizer's moments, every average."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flowbrush.averages import POWER
+from flowbrush.experiment import TrainConfig
+from flowbrush.train.ema import EMA, exponential, power
+from flowbrush.train.guard import Guard
+from flowbrush.train.optimizer import build_optimizer, learning_rate, moments
+from flowbrush.train.parallel import clipped
+
+
+class Step(NamedTuple):
+    """norm: of the gradient before it was clipped. skipped: 0 or 1. Both are on the device."""
+
+    lr: float
+    norm: Tensor
+    skipped: Tensor
+
+
+class Steps:
+    """A network's steps. Its tensors and theirs are in `states`: filled, they go on."""
+
+    def __init__(self, network: nn.Module, config: TrainConfig, device: torch.device) -> None:
+        self._network, self._config = network, config
+        self._optimizer = build_optimizer(network, config)
+        self.guard = Guard(self._optimizer, config, device)
+        emas = {f"ema_{decay}": EMA(network, exponential(decay)) for decay in config.ema}
+        powers = {f"{POWER}{length}": EMA(network, power(length)) for length in config.power_ema}
+        self._averages, self._first = emas | powers, next(iter(emas.values()), None)
+        self.powers = {name: average.state_dict() for name, average in powers.items()}
+        self.states = {
+            "model": network.state_dict(),
+            "optimizer": moments(network, self._optimizer),
+            "guard": self.guard.state_dict(),
+            **{name: average.state_dict() for name, average in self._averages.items()},
+        }
+
+    def take(self, seen: int, b: int) -> Step:
+        """The step from `seen` pictures on, by a batch of `b`; the gradients are gone after it."""
+        lr = learning_rate(self._config, seen + b)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        norm = clipped(self._network, self._config.clip)
+        skipped = self.guard.step(norm)
+        self._optimizer.zero_grad()
+        for average in self._averages.values():
+            average.update(seen // b)
+        return Step(lr, norm, skipped)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The network has its first average inside the `with`; its weights come back to the bit."""
+        return self._first.in_place() if self._first else nullcontext()
+
+    @property
+    def first_average(self) -> dict[str, Tensor]:
+        """The weights to paint with: the first average, or else the weights themselves."""
+        return self._first.state_dict() if self._first else self.states["model"]
