@@ -220,7 +220,7 @@ def states(run: Run) -> dict[str, Any]:
     found = {}
     for part in ("checkpoints", "averages"):
         newest = checkpoint.newest(run.folder / part, print)
-        for name in checkpoint.names(newest) - {"config"}:  # which names the folder of the shards
+        for name in checkpoint.names(newest) - {"config", "provenance"}:  # of the shards' folder
             found[f"{part} {newest.name} {name}"] = checkpoint.load(newest, name)
     return found
 
