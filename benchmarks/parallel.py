@@ -1,9 +1,9 @@
 """Two processes against one, each with one thread: pictures a second, and where the rest goes.
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 benchmarks/parallel.py [rounds] [precision]
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 benchmarks/parallel.py [rounds] [precision] [b]
 
-A JiT of 20 million weights learns from batches of 64 pictures of 32 px, in turns in the same two
-processes: by one of them while the other waits; by both; and by both without a word to one another,
+A JiT of 20 million weights learns from batches of b (64) pictures of 32 px, in turns in the same
+two processes: by one of them while the other waits; by both; and by both without a word to one another,
 which is what the replicated optimizer and the cores' shared memory leave of two; and by both in
 shards (FSDP2), with and without computing blocks again. All-reduce is what
 gloo takes for as many numbers when nothing else is computed. A processor's time is that of the
@@ -30,7 +30,7 @@ from flowbrush.train.ema import EMA, exponential
 from flowbrush.train.optimizer import build_optimizer
 from flowbrush.train.parallel import BUCKET, clipped, share
 
-B, STEPS = 64, 3
+STEPS = 3
 JIT = JiTConfig(
     depth=4, width=512, heads=8, patch=8, bottleneck=64, context_start=0, tokens_per_text=4
 )
@@ -91,16 +91,16 @@ def seconds(step: Callable[[], object], processes: Processes) -> tuple[float, fl
     return (time.perf_counter() - began) / STEPS, (time.process_time() - used) / STEPS
 
 
-def main(rounds: int, precision: Precision) -> None:
+def main(rounds: int, precision: Precision, b: int) -> None:
     with joined_processes("cpu") as processes:
         torch.set_num_threads(1)
         alone = Processes(processes.device)
         dtype = choose_dtype(precision, processes.device)
-        single = Trainer(alone, B, dtype)
-        shared = Trainer(processes, B // processes.world, dtype)
-        silent = Trainer(alone, B // processes.world, dtype)
+        single = Trainer(alone, b, dtype)
+        shared = Trainer(processes, b // processes.world, dtype)
+        silent = Trainer(alone, b // processes.world, dtype)
         sharded, again = (
-            Trainer(processes, B // processes.world, dtype, "full", recompute)
+            Trainer(processes, b // processes.world, dtype, "full", recompute)
             for recompute in (False, True)
         )
         numbers = torch.zeros(sum(w.numel() for w in single.backbone.parameters()))
@@ -138,8 +138,9 @@ def main(rounds: int, precision: Precision) -> None:
                     f"{way}: {statistics.median(ratios):.2f} times as fast {how} "
                     f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
                 )
-        processes.say(f"{numbers.numel():,} weights, {dtype}")
+        processes.say(f"{numbers.numel():,} weights, {dtype}, batches of {b}")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5, sys.argv[2] if len(sys.argv) > 2 else "fp32")
+    given = dict(enumerate(sys.argv))
+    main(int(given.get(1, 5)), given.get(2, "fp32"), int(given.get(3, 64)))
