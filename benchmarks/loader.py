@@ -81,7 +81,7 @@ def ordered(source: TarShards, order: Sequence[int]) -> Reader:
         try:
             for examples in iterator:
                 pictures = torch.from_numpy(np.stack([example.picture for example in examples]))
-                yield len(pictures.permute(0, 3, 1, 2).contiguous())
+                yield len(pictures.permute(0, 3, 1, 2))
         finally:
             iterator.close()
 
@@ -108,7 +108,7 @@ def webdatasets(folder: Path, workers: int, shuffle: int) -> Reader:
 
     def stacked(samples: list[tuple[np.ndarray, str]]) -> tuple[torch.Tensor, list[str]]:
         pictures = torch.from_numpy(np.stack([picture for picture, _ in samples]))
-        return pictures.permute(0, 3, 1, 2).contiguous(), [text for _, text in samples]
+        return pictures.permute(0, 3, 1, 2), [text for _, text in samples]
 
     def read() -> Iterator[int]:
         urls = sorted(map(str, folder.glob("*.tar")))

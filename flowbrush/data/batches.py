@@ -11,13 +11,14 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float16, UInt8
 from torch import Tensor
 
 from flowbrush.condition import Condition
 from flowbrush.data.buckets import Buckets
 from flowbrush.data.order import Order, order_of
-from flowbrush.data.source import Example, Features, Picture, Source, UnreadablePicture, stacked
+from flowbrush.data.source import Example, Features, Picture, Source, UnreadablePicture
 from flowbrush.errors import UserError
 from flowbrush.randomness import uniform
 
@@ -50,6 +51,7 @@ class BatchConfig:
 class Batch:
     """places: of each picture in the global order. broken: those skipped on the way to these.
 
+    pictures: their channels lie last in memory, as they were read.
     features: of each caption a batch of one, where they were encoded beforehand.
     """
 
@@ -58,6 +60,12 @@ class Batch:
     places: list[int]
     broken: list[UnreadablePicture]
     features: list[Condition] | None = None
+
+    def pictures_on(
+        self, device: torch.device
+    ) -> UInt8[Tensor, "b 3 H W"] | Float16[Tensor, "b s h w"]:
+        """The pictures there, in the order of their dimensions: a GPU sorts them for nothing."""
+        return self.pictures.to(device).contiguous()
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class _Placed:
 def _together(examples: list[_Placed]) -> Batch:
     features = [example.features.condition() for example in examples if example.features]
     return Batch(
-        stacked([example.picture for example in examples]),
+        torch.from_numpy(np.stack([example.picture for example in examples])).permute(0, 3, 1, 2),
         [example.caption for example in examples],
         [example.place for example in examples],
         [error for example in examples for error in example.broken],

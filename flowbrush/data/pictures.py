@@ -11,11 +11,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flowbrush.data.source import Size, UnreadablePicture
 
+try:
+    import simplejpeg
+except ImportError:  # it comes with the extra `data`; without it Pillow decodes all
+    simplejpeg = None
+
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 KINDS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # not EPS, for which Pillow runs gs
 LARGEST_PICTURE = 100_000_000  # bytes, encoded
 TOO_LARGE = f"over {LARGEST_PICTURE // 10**6} MB"
 MOST_PIXELS = 100_000_000  # beyond it a picture is taken for a decompression bomb
+JPEG, TURNED = b"\xff\xd8\xff", (b"Exif\0", b"Orientation")  # EXIF or XMP may say how to turn it
 ORIENTATION, LYING = 0x0112, 5  # of EXIF: from 5 on height and width change places
 
 
@@ -27,6 +33,8 @@ def decode(encoded: bytes, size: Size, name: str) -> UInt8[np.ndarray, "H W 3"]:
     """
     if len(encoded) > LARGEST_PICTURE:
         raise UnreadablePicture(name, TOO_LARGE)
+    if (pixels := _plain_jpeg(encoded, size)) is not None:
+        return pixels if pixels.shape[:2] == sides(size) else fitted(Image.fromarray(pixels), size)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -43,6 +51,22 @@ def decode(encoded: bytes, size: Size, name: str) -> UInt8[np.ndarray, "H W 3"]:
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "not a picture of a known kind" if unknown else str(error) or type(error).__name__
         raise UnreadablePicture(name, reason) from None
+
+
+def _plain_jpeg(encoded: bytes, size: Size) -> UInt8[np.ndarray, "h w 3"] | None:
+    """The pixels of a JPEG as Pillow gives them, to the bit, in two thirds of the time.
+
+    None for one that wants more: that may be turned, is no YCbCr, is to be decoded at a fraction,
+    or has any fault, of which Pillow may make something or tell what it is.
+    """
+    if simplejpeg is None or not encoded.startswith(JPEG) or any(map(encoded.count, TURNED)):
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
+        small = min(height, width) < 4 * max(sides(size)) and height * width <= MOST_PIXELS
+        return simplejpeg.decode_jpeg(encoded) if small and colours == "YCbCr" else None
+    except (ValueError, RuntimeError, MemoryError):
+        return None
 
 
 def sides(size: Size) -> tuple[int, int]:

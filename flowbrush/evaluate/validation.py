@@ -63,7 +63,7 @@ def validation_loss(
     for _ in range(-(-pictures // order.size)):
         batch = next(loader)
         keys = [derive(SEED, "posterior", place) for place in batch.places]
-        data = painter.space.normalize(painter.space.compress(batch.pictures.to(device)), keys)
+        data = painter.space.normalize(painter.space.compress(batch.pictures_on(device)), keys)
         keys = [derive(SEED, "validation noise", place) for place in batch.places]
         noise = config.flow.noise_scale * normal(keys, data.shape[1:], torch.device("cpu"))
         ready = batch.features

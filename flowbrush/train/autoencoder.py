@@ -92,7 +92,7 @@ def train_autoencoder(
             for batch in journal.timed(loader):
                 # Draw the posterior's noise: a function of a picture's place.
                 rejects.add(batch)
-                pictures = pixels.normalize(batch.pictures.to(device), ())
+                pictures = pixels.normalize(batch.pictures_on(device), ())
                 keys = [derive(settings.seed, "posterior", place) for place in batch.places]
                 noise = normal(keys, (config.autoencoder.channels, side, side), device)
 

@@ -118,7 +118,7 @@ def train(
                 # Draw noise, times and dropped captions: functions of a picture's place.
                 rejects.add(batch)
                 keys = [derive(settings.seed, "posterior", place) for place in batch.places]
-                data = space.normalize(space.compress(batch.pictures.to(device)), keys)
+                data = space.normalize(space.compress(batch.pictures_on(device)), keys)
                 keys = [derive(settings.seed, "noise", place) for place in batch.places]
                 noise = config.flow.noise_scale * normal(keys, data.shape[1:], device)
                 positions = data.shape[2] * data.shape[3]

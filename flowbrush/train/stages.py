@@ -61,7 +61,8 @@ def staged_batches(
     while True:
         number = config.stage(seen)
         if config.stages or config.buckets.step:
-            say(f"{seen:,}: stage {number + 1} of {len(stages)}, {stages[number].summary}")
+            which = f"stage {number + 1} of {len(stages)}, " if config.stages else ""
+            say(f"{seen:,}: {which}{stages[number].summary}")
         source = stages[number].batched
         with closing(batches(source, config.batch, seed, seen, rank, world)) as loader:
             for batch in loader:

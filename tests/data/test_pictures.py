@@ -32,6 +32,47 @@ def colour(picture: np.ndarray, y: int, x: int) -> tuple[int, ...]:
     return tuple(picture[y, x].tolist())
 
 
+# -- how a JPEG is decoded
+
+JPEGS = {
+    "plain": {},
+    "all colours": {"subsampling": 0},
+    "half the colours": {"subsampling": 1},
+    "progressive": {"progressive": True},
+    "poor": {"quality": 10},
+    "with restarts": {"restart_marker_rows": 1},
+    "turned": {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"},
+}
+
+
+@pytest.mark.parametrize("size", [17, 40, 64, (40, 24)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("kind", JPEGS)
+def test_every_jpeg_is_decoded_as_pillow_does_to_the_bit(monkeypatch, kind, mode, size):
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (9, 8, 3), dtype=np.uint8))
+    for sides in ((64, 64), (63, 41), (300, 290)):
+        jpeg = encoded(noise.resize(sides, 3).convert(mode), "JPEG", **JPEGS[kind])
+        ours = decode(jpeg, size, "x")
+        with monkeypatch.context() as without:
+            without.setattr(pictures, "simplejpeg", None)
+            assert (ours == decode(jpeg, size, "x")).all()
+
+
+@pytest.mark.parametrize("at", range(0, 700, 7))
+def test_a_damaged_jpeg_is_what_pillow_says_it_is(monkeypatch, at):
+    jpeg = bytearray(encoded(halves(48, 48), "JPEG"))
+    jpeg[at % len(jpeg)] ^= 0x55
+    found = []
+    for module in (pictures.simplejpeg, None):
+        monkeypatch.setattr(pictures, "simplejpeg", module)
+        try:
+            found.append(decode(bytes(jpeg), 48, "x").tobytes())
+        except UnreadablePicture as error:
+            found.append(str(error).encode())
+    assert found[0] == found[1]
+
+
 # -- which part of a picture
 
 
