@@ -5,8 +5,9 @@
 A JiT of 20 million weights learns from batches of b (64) pictures of 32 px, in turns in the same
 two processes: by one of them while the other waits; by both; and by both without a word to one
 another, which is what the replicated optimizer and the cores' shared memory leave of two; and by
-both in shards (FSDP2), with and without computing blocks again. All-reduce is what gloo takes for as many numbers when nothing else is computed. A processor's time is that of the
-first process with its threads: on a machine shared with other work it says what the clock cannot.
+both in shards (FSDP2), with and without computing blocks again. All-reduce is what gloo takes for
+as many numbers when nothing else is computed. A processor's time is that of the first process with
+its threads: on a machine shared with other work it says what the clock cannot.
 """
 
 import statistics
