@@ -70,6 +70,9 @@ def stacked(pictures: Sequence[Picture]) -> UInt8[Tensor, "b 3 H W"] | Float16[T
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
+MOST_BROKEN = 0.1  # share of the pictures read; more stops a run
+
+
 class UnreadablePicture(Exception):
     """A picture that cannot be decoded; it is skipped, counted and listed."""
 

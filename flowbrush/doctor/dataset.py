@@ -11,7 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from flowbrush.data.folders import Folder
-from flowbrush.data.source import Source
+from flowbrush.data.source import MOST_BROKEN, Source
 from flowbrush.doctor.finding import Finding, judged
 from flowbrush.doctor.sample import Sample
 from flowbrush.errors import UserError
@@ -30,7 +30,7 @@ from flowbrush.text import (
 from flowbrush.text.cached import LONGEST_CAPTION
 from flowbrush.text.pretrained import load_tokenizer
 
-MOST_BROKEN, MOST_CUT, MOST_SMALL = 0.1, 0.05, 0.1  # shares; training stops at so many broken ones
+MOST_CUT, MOST_SMALL = 0.05, 0.1  # shares
 WRITINGS = {
     "HIRAGANA": "Japanese",
     "KATAKANA": "Japanese",

@@ -17,7 +17,7 @@ from flowbrush.experiment import ExperimentConfig
 from flowbrush.plan.flops import skeleton
 from flowbrush.plan.here import matmul_rate
 from flowbrush.plan.host import memory_here
-from flowbrush.plan.memory import WEIGHT, weights_of
+from flowbrush.plan.memory import WEIGHT, checkpoint_bytes, weights_of
 from flowbrush.processes import choose_dtype
 from flowbrush.shapes import Shapes
 
@@ -100,13 +100,9 @@ def disk(config: ExperimentConfig, shapes: Shapes, run: Path) -> Finding:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    weights, settings, watch = (
-        weights_of(skeleton(config.backbone, shapes)),
-        config.train,
-        config.watch,
-    )
-    averages = len(settings.ema) + len(settings.power_ema)
-    one = WEIGHT * ((1 + averages) * weights.all + 2 * weights.trained)
+    settings, watch = config.train, config.watch
+    weights = weights_of(skeleton(config.backbone, shapes))
+    one = checkpoint_bytes(config, weights)
     snapshots = settings.pictures // watch.average * len(settings.power_ema) * WEIGHT * weights.all
     wanted = (watch.keep + 1) * one + snapshots  # one is written before the oldest goes
     what = f"disk of {place}: {free / 1e9:,.1f} GB free; a checkpoint takes {one / 1e9:,.2f} GB, "

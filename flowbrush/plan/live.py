@@ -8,7 +8,7 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,10 +109,8 @@ def step_memory(
 
         def loss() -> Tensor:
             part = data[rows], noise[rows], t[rows], given.rows(rows)
-            with (
-                autocast(dtype, cpu),
-                _CudaTypes() if cuda and dtype != torch.float32 else _plain(),
-            ):
+            types = _CudaTypes() if cuda and dtype != torch.float32 else nullcontext()
+            with autocast(dtype, cpu), types:
                 return flow_loss(denoiser, *part, flow.loss_space).float().sum()
 
         return followed(loss, denoiser)
@@ -127,11 +125,6 @@ class _CudaTypes(TorchFunctionMode):
         if function is layer_norm:
             args = (args[0].float(), *args[1:])
         return function(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _plain() -> Iterator[None]:
-    yield
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from flowbrush.blocks import blocks
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.plan.live import StepMemory
 
@@ -30,16 +31,11 @@ class Weights:
 
 
 def weights_of(network: nn.Module) -> Weights:
-    """Blocks are the elements of every ModuleList."""
-    blocks = [
-        sum(w.numel() for w in block.parameters())
-        for module in network.modules()
-        if isinstance(module, nn.ModuleList)
-        for block in module
-    ]
+    """Those of each block apart."""
+    inside = [sum(w.numel() for w in block.parameters()) for block in blocks(network)]
     every = sum(w.numel() for w in network.parameters())
     trained = sum(w.numel() for w in network.parameters() if w.requires_grad)
-    return Weights(every, trained, max(blocks, default=0), every - sum(blocks))
+    return Weights(every, trained, max(inside, default=0), every - sum(inside))
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def memory(
     ways: devices among which weights, gradients, moments and averages are divided.
     """
     settings = config.train
-    averages = [*(f"average {decay}" for decay in settings.ema)]
+    averages = [f"average {decay}" for decay in settings.ema]
     averages += [f"average of length {length}" for length in settings.power_ema]
     own, gradients = WEIGHT * weights.all / ways, WEIGHT * weights.trained / ways
     states = [
@@ -106,7 +102,13 @@ def memory(
         moving.append(Part("pieces that the heap keeps", (HEAP - 1) * most))
     batch = Part("batch, noise, condition", picture * pictures)
     parts = (*states, *moving, batch, *beside)
-    return Memory(parts, sum(part.size for part in states if part.name != "gathered blocks"))
+    return Memory(parts, checkpoint_bytes(config, weights) / ways)
+
+
+def checkpoint_bytes(config: ExperimentConfig, weights: Weights) -> int:
+    """Of the weights, AdamW's moments and each average."""
+    averages = len(config.train.ema) + len(config.train.power_ema)
+    return WEIGHT * ((1 + averages) * weights.all + 2 * weights.trained)
 
 
 def largest(fits: Callable[[int], bool], most: int = 1 << 20) -> int:

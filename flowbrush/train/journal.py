@@ -20,7 +20,6 @@ from flowbrush.errors import UserError
 from flowbrush.evaluate.record import RECORD_FILE, Evaluation, record
 from flowbrush.plan.flops import Work
 
-HEADLINES = ("followed", "right first", "validation loss")  # figures that are said
 JOURNAL_FILE, CURVE_FILE = "journal.jsonl", "loss.png"
 
 

@@ -80,8 +80,6 @@ def train(
     main, paints = processes.is_main, processes.is_main or settings.sharding != "none"
     watching = paints and config.evaluate.every
     watched = [Watched(one.config, one.source, one.held_out) for one in stages if watching]
-    steady = main and not config.stages  # else the work of a picture changes on the way
-    work = work_of(config.backbone, shapes, device, dtype, processes.world) if steady else None
 
     with opened(run, config, changeable, source.attribution) if main else nullcontext():
         # Go on from the newest whole checkpoint.
@@ -107,6 +105,8 @@ def train(
 
         rejects = Rejects(run, len(source), processes)
         origin = provenance(config.source, whole) if main else {}
+        steady = main and not config.stages  # else the work of a picture changes on the way
+        work = work_of(config.backbone, shapes, device, dtype, processes.world) if steady else None
         with (
             Interruption() as stop,
             Journal(run, config, seen, silent=not main, work=work) as journal,

@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 from flowbrush.data.batches import Batch
+from flowbrush.data.source import MOST_BROKEN, UnreadablePicture
 from flowbrush.errors import UserError
 from flowbrush.processes import Processes
 
 REJECTS_FILE = "rejected.jsonl"
-MOST = 0.1  # share of the pictures read; more stops the run
 FEWEST_READ = 100  # before that share means anything
 
 
@@ -33,7 +33,9 @@ class Rejects:
 
     def add(self, batch: Batch) -> None:
         """Take in what a batch skipped. Raises UserError once more than a tenth are broken."""
-        broken = [error for part in self._processes.gathered(batch.broken) for error in part]
+        broken = list[UnreadablePicture]()
+        if self._processes.largest(len(batch.broken)):  # rare, and dearer to gather than to ask for
+            broken = [error for part in self._processes.gathered(batch.broken) for error in part]
         self._read += len(batch.places) * self._processes.world + len(broken)
         for error in broken:
             if error.name not in self._known:
@@ -44,7 +46,7 @@ class Rejects:
                     with self.path.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         read = min(self._size, max(self._read, FEWEST_READ))
-        if len(self._known) > MOST * read:
+        if len(self._known) > MOST_BROKEN * read:
             raise UserError(
                 f"{len(self._known)} of about {read} pictures are broken, more than a tenth; "
                 f"mend or remove those listed in {self.path}"
