@@ -32,6 +32,7 @@ from flowbrush.recipes.jit_text import (
     jit_l16_text,
     jit_l32_text,
 )
+from flowbrush.recipes.learn import learn_1_flow, learn_2_transformer, learn_3_guidance
 from flowbrush.recipes.mnist import mnist
 from flowbrush.recipes.shapes import shapes
 
@@ -76,6 +77,9 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "coyo-clip-t5": coyo_clip_t5,
     "jaxfm-stage1": jaxfm_stage1,
     "jaxfm-stage2": jaxfm_stage2,
+    "learn-1-flow": learn_1_flow,
+    "learn-2-transformer": learn_2_transformer,
+    "learn-3-guidance": learn_3_guidance,
 }
 
 

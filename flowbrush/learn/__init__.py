@@ -1,0 +1,1 @@
+"""What the notebooks train, draw and measure with, beside the package itself."""

