@@ -10,7 +10,6 @@ manifest, so a crash, a full disk or a flipped bit costs only the steps since th
 import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from flowbrush.errors import UserError
 from flowbrush.sharding import Rows, own, rows
+from flowbrush.whole_files import sync
 
 MANIFEST, ASIDE = "manifest.json", ".aside-"
 State = Mapping[str, Any]  # tensors, or else plain values
@@ -280,15 +280,6 @@ def _damage(checkpoint: Path) -> str | None:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Wait until the file or folder is on disk, so that no power cut puts it after the rename."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_full(error: Exception) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flowbrush.errors import UserError, nearest
+from flowbrush.whole_files import written_whole
 
 C = TypeVar("C")
 
@@ -33,9 +34,9 @@ def from_json(cls: type[C], data: Any, where: str) -> C:
 
 def save(config: Any, path: Path) -> None:
     """Write `config` so that the file is either the old one or the whole new one."""
-    aside = path.with_suffix(".aside")
-    aside.write_text(json.dumps(to_json(config), indent=2, ensure_ascii=False) + "\n", "utf-8")
-    aside.replace(path)
+    text = json.dumps(to_json(config), indent=2, ensure_ascii=False) + "\n"
+    with written_whole(path) as aside:
+        aside.write_text(text, "utf-8")
 
 
 def load(cls: type[C], path: Path) -> C:

@@ -9,6 +9,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from flowbrush.whole_files import written_whole
+
 _FONT_PACKAGE, _FONT_FILE = "cvttf_NotoSansCJK_Regular", "NotoSansCJKtc-Regular.otf"
 _INK, _GROUND = (40, 40, 40), (255, 255, 255)
 
@@ -19,13 +21,8 @@ def to_image(picture: UInt8[Tensor, "3 H W"]) -> Image.Image:
 
 def save(image: Image.Image, path: Path) -> None:
     """Write a picture so that the file is the whole picture or not there. Makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_stem(f".{path.stem}-aside")
-    try:
+    with written_whole(path) as aside:
         image.save(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def contact_sheet(

@@ -10,7 +10,7 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "flowbrush"
 
 FLOORS = [
-    {"errors"},  # 0: what every floor may raise
+    {"errors", "whole_files"},  # 0: what every floor may raise and write
     {"condition", "shapes", "randomness", "processes", "config_io", "hub", "sharding", "blocks"},
     {"flow", "backbones", "spaces", "text", "data", "checkpoint", "contact_sheet", "perceptual"},
     {"experiment"},

@@ -19,6 +19,7 @@ from flowbrush.data.pictures import aspect
 from flowbrush.data.remote import is_remote
 from flowbrush.data.tar_index import Index
 from flowbrush.errors import UserError
+from flowbrush.whole_files import write_whole
 
 ENDING = ".aspects.safetensors"
 HEADER = 16_384  # bytes of a picture within which nearly every header ends
@@ -66,7 +67,7 @@ def _looked_up(tar: Path, index: Index, cache: Path) -> Float32[np.ndarray, " n"
         os.close(file)
     for place in places:
         try:
-            tar_index.write_whole(place, save({"aspect": found}, {"stamp": stamp}))
+            write_whole(place, save({"aspect": found}, {"stamp": stamp}))
             break
         except OSError:
             continue  # it is looked up again

@@ -18,7 +18,6 @@ import json
 import math
 import mmap
 import os
-import threading
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from flowbrush.data.pictures import LARGEST_PICTURE
 from flowbrush.data.source import LONGEST_CAPTION
 from flowbrush.data.tars import CUT, Member, Window, members
 from flowbrush.errors import UserError
+from flowbrush.whole_files import write_whole
 
 VERSION = 2
 LONGEST_JSON = 1_000_000  # bytes
@@ -306,17 +306,6 @@ def readable_index(path: Path) -> Index | None:
 def cached_index(name: str, cache: Path) -> Path:
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
     return cache / "indexes" / digest[:2] / f"{digest[2:34]}{ENDING}"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Aside first, so that the file is never half there. Any number of processes may do so."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.aside")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def open_file(path: Path, name: str) -> int:

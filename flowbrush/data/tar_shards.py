@@ -31,6 +31,7 @@ from flowbrush.data.shard_names import shard_names
 from flowbrush.data.source import Example, Origin, Size
 from flowbrush.data.tar_index import Index
 from flowbrush.errors import UserError, nearest
+from flowbrush.whole_files import write_whole
 
 OPEN_SHARDS = 128  # at a time, in one process: each holds two file handles
 THREADS = 8  # that look at the shards when a source is built
@@ -264,12 +265,12 @@ def _index(name: str, wanted: _Wanted) -> Index:
         return index
     beside = wanted.files.content(name + tar_index.ENDING, LARGEST_INDEX)
     if beside is not None:
-        tar_index.write_whole(kept, beside)
+        write_whole(kept, beside)
         if index := tar_index.readable_index(kept):
             return index
     file = wanted.files.open(name)
     try:
-        tar_index.write_whole(kept, tar_index.make_index(file, name, (os.fstat(file).st_size, 0)))
+        write_whole(kept, tar_index.make_index(file, name, (os.fstat(file).st_size, 0)))
     except UserError:
         wanted.files.copy(name).unlink(missing_ok=True)  # the next start fetches it again
         raise

@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flowbrush.checkpoint import sync
 from flowbrush.config_io import to_json
 from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.processes import Processes
 from flowbrush.text_to_image import TextToImage
+from flowbrush.whole_files import written_whole
 
 FOLDER, JOB_FILE = "evaluations", "job.json"
 PART = 64  # pictures of a file
@@ -106,10 +106,8 @@ def _path(folder: Path, number: int) -> Path:
 
 
 def _write(pictures: UInt8[Tensor, "b 3 H W"], folder: Path, number: int) -> None:
-    aside = folder / f".aside-{number:05d}"
-    save_file({"pictures": pictures.contiguous()}, aside)
-    sync(aside)
-    aside.replace(_path(folder, number))
+    with written_whole(_path(folder, number)) as aside:
+        save_file({"pictures": pictures.contiguous()}, aside)
 
 
 def _is_whole(path: Path) -> bool:

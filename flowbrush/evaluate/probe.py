@@ -28,6 +28,7 @@ from flowbrush.evaluate.efficientnet import EfficientNetConfig
 from flowbrush.evaluate.features import PictureFeatures
 from flowbrush.randomness import uniform
 from flowbrush.text import SentenceConfig, TextEncoder
+from flowbrush.whole_files import written_whole
 
 SIZE = 64
 HELD_OUT = 0.2
@@ -117,10 +118,8 @@ def emoji_probe(cache: Path, device: torch.device, say: Callable[[str], None]) -
         source = EmojiConfig(languages=LANGUAGES).build(SIZE)
         say(f"fitting the probe on {len(source):,} emoji, once")
         found = _fit(source, features, text)
-        cache.mkdir(parents=True, exist_ok=True)
-        aside = cache / f".aside-{FILE}"
-        save_file(found, aside, {"made_of": _made_of()})
-        aside.replace(cache / FILE)
+        with written_whole(cache / FILE) as aside:
+            save_file(found, aside, {"made_of": _made_of()})
     line = Line(*(found[name] for name in Line._fields))
     held_out, first, ten = found["held_out"].tolist()
     return Probe(features, text, line, int(held_out), first, ten)

@@ -4,7 +4,6 @@ The file is an `.npz` with `mu` and `sigma`, as pytorch-fid, ADM and JiT have it
 read too. Ours also says whose features and pictures they are, and holds the vectors of few.
 """
 
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from flowbrush.checkpoint import sync
 from flowbrush.data.source import Picture, Source, UnreadablePicture, stacked
 from flowbrush.errors import UserError
 from flowbrush.evaluate.features import PictureFeatures
 from flowbrush.evaluate.metrics import Gaussian, Moments
 from flowbrush.evaluate.spread import spread
+from flowbrush.whole_files import written_whole
 
 KEPT = 50_000  # pictures whose vectors are kept; of Inception they are 410 MB
 TOGETHER = 32
@@ -52,15 +51,8 @@ class Reference:
         }
         if self.vectors is not None:
             arrays["vectors"] = self.vectors.numpy()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".aside-{path.name}-{os.getpid()}")
-        try:
-            with aside.open("wb") as file:
-                np.savez(file, **arrays)
-            sync(aside)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with written_whole(path) as aside, aside.open("wb") as file:
+            np.savez(file, **arrays)
 
 
 def make_reference(

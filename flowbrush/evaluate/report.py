@@ -53,6 +53,7 @@ from flowbrush.evaluate.origins import origins
 from flowbrush.evaluate.record import Evaluation, recorded
 from flowbrush.evaluate.validation import TIMES
 from flowbrush.experiment import CHECKPOINT_FOLDER
+from flowbrush.whole_files import written_whole
 
 REPORT_FILE, SWEEP_FILE, PAINTED_FILE = "report.html", "sweep.json", "painted.png"
 JOURNAL_FILE, PREVIEW_FOLDER = "journal.jsonl", "previews"  # as training writes them
@@ -228,13 +229,8 @@ def write_page(page: Page, path: Path) -> Path:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     text = house.get_template("report.html.jinja").render(page=page, dash=dash, colours=COLOURS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}-aside")
-    try:
+    with written_whole(path) as aside:
         aside.write_text(text, "utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
     return path
 
 

@@ -19,10 +19,11 @@ from flowbrush.data.provenance import provenance
 from flowbrush.data.source import Source, UnreadablePicture
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
-from flowbrush.prepare.shards import Record, record_path, write_whole
+from flowbrush.prepare.shards import Record, record_path
 from flowbrush.randomness import derive
 from flowbrush.shapes import ConditionShapes
 from flowbrush.spaces import PixelConfig
+from flowbrush.whole_files import write_whole
 
 SAMPLED = 64  # examples that a source is known by
 KNOWN_AT_THE_END = {"complete", "samples", "broken", "digest", "latents", "condition"}
@@ -113,7 +114,7 @@ def completed(folder: Path, manifest: Manifest) -> Manifest | None:
     )
     if whole != manifest:
         _write(whole, folder / MANIFEST_FILE)
-    for leftover in folder.glob(".aside-shard-*"):
+    for leftover in folder.glob(".aside-*-shard-*"):
         leftover.unlink(missing_ok=True)
     return whole
 

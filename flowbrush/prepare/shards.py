@@ -6,7 +6,6 @@ agrees is finished, whatever happened to the process that made it.
 
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,7 @@ from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 from flowbrush import config_io
-from flowbrush.checkpoint import sha256, sync
+from flowbrush.checkpoint import sha256
 from flowbrush.condition import Condition
 from flowbrush.data.prepared import CONDITIONS_FILE, Manifest, conditions_metadata, shard_path
 from flowbrush.data.source import Example, Source, UnreadablePicture, stacked
@@ -28,6 +27,7 @@ from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.spaces import Space
 from flowbrush.text import TextEncoder
+from flowbrush.whole_files import write_whole
 
 READERS = 4  # threads that read and decode pictures
 CAPTIONS_AHEAD = 8  # batches of captions in memory, which the encoder may put in order of length
@@ -257,15 +257,3 @@ def _ragged(name: str, parts: list[Tensor]) -> dict[str, Tensor]:
     """Parts of different lengths, one after the other, and where each starts."""
     lengths = torch.tensor([0, *(len(part) for part in parts)], dtype=torch.int64)
     return {name: torch.cat(parts), f"{name}.starts": lengths.cumsum(0)}
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """The file is either as it was or all of it new, and on the disk when this returns."""
-    aside = path.with_name(f".aside-{path.name}-{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        sync(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    sync(path.parent)

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save
 
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
+from flowbrush.whole_files import write_whole
 
 NULL_FILE = "null.safetensors"
 ROUNDING = 0.02  # relative: bf16 here, fp32 there
@@ -21,9 +22,7 @@ def record_null(run: Path, null: Condition) -> None:
         name: part.cpu().clone().contiguous() for name, part in parts.items() if part is not None
     }
     if not (run / NULL_FILE).exists():
-        aside = run / f"{NULL_FILE}.aside"
-        aside.write_bytes(save(tensors))
-        aside.replace(run / NULL_FILE)
+        write_whole(run / NULL_FILE, save(tensors))
 
 
 def check_null(run: Path, null: Condition) -> None:

@@ -19,6 +19,7 @@ from flowbrush.data.batches import Batch
 from flowbrush.errors import UserError
 from flowbrush.evaluate.record import RECORD_FILE, Evaluation, record
 from flowbrush.plan.flops import Work
+from flowbrush.whole_files import written_whole
 
 JOURNAL_FILE, CURVE_FILE = "journal.jsonl", "loss.png"
 
@@ -179,9 +180,8 @@ def _lines_until(path: Path, seen: int) -> list[dict[str, Any]]:
             break  # cut short by the crash
         if line["pictures"] <= seen:
             lines.append(line)
-    aside = path.with_suffix(".aside")  # so that a crash or a full disk here costs no line
-    aside.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    aside.replace(path)
+    with written_whole(path) as aside:  # so that a crash or a full disk here costs no line
+        aside.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     return lines
 
 
