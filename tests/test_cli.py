@@ -368,4 +368,4 @@ def test_what_cannot_be_measured_is_refused(run: str, capsys: pytest.CaptureFixt
     assert "batch must be" in refused(capsys, "evaluate", run, "--batch", "0")
     assert "steps 0" in refused(capsys, "evaluate", run, "--sweep.steps", "0")
     assert "no state 'ema_0.1'" in refused(capsys, "evaluate", run, "--weights", "ema_0.1")
-    assert "neither a recipe" in refused(capsys, "evaluate", "reference", "nothing")
+    assert "nor a recipe" in refused(capsys, "evaluate", "reference", "nothing")

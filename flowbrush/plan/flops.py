@@ -59,7 +59,7 @@ class Work:
 
     flops: int  # of one picture
     peak: float | None  # FLOP/s of all devices together; None = not known
-    told: str  # both, in words
+    told: str  # both, in words; empty where the peak is not known
 
 
 def work_of(
@@ -67,10 +67,10 @@ def work_of(
 ) -> Work:
     """Of the network alone, on `world` devices like this one."""
     flops = LEARNING * forward_flops(skeleton(backbone, shapes), shapes)
-    told = f"a picture takes {flops / 1e9:,.2f} GFLOP, forward and backward, of the network alone"
     known = named(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     if known is None:
-        return Work(flops, None, f"{told}; what this device could do is not known: no MFU")
+        return Work(flops, None, "")
     peak, kind = known.peak(dtype), "fp32" if dtype == torch.float32 else "bf16"
+    told = f"a picture takes {flops / 1e9:,.2f} GFLOP, forward and backward, of the network alone"
     of = f"{world} x {peak / 1e12:,.0f} TFLOP/s ({known.name}, {kind}, {known.source})"
     return Work(flops, world * peak, f"{told}; MFU is the share of {of}")

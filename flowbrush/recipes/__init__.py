@@ -92,8 +92,8 @@ def recipe(name: str) -> Experiment:
         return _from_file(*name.rsplit(":", 1))
     if name not in RECIPES:
         raise UserError(
-            f"'{name}' is neither a recipe ({', '.join(RECIPES)}) nor a run's "
-            f"folder{nearest(name, RECIPES)}"
+            f"'{name}' is neither a run's folder nor a recipe that `flowbrush recipes` "
+            f"lists{nearest(name, RECIPES)}"
         )
     return RECIPES[name]()
 

@@ -57,7 +57,7 @@ class Journal:
         )
         self._board = _tensorboard(run) if config.watch.tensorboard and not silent else None
         self._wandb = _wandb(run, config) if config.watch.wandb and not silent else None
-        if work and work.peak and not silent:
+        if work and work.told and not silent:
             self.say(work.told)
         self._since = time.perf_counter()
 
