@@ -1,15 +1,18 @@
-# Both commands set up what they need in .venv, once, pinned by constraints.txt.
+# They set up what they need in .venv, once, pinned by constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: .venv/demo-is-installed
 	$(BIN)/flowbrush train emoji
 	$(BIN)/flowbrush evaluate runs/emoji --kinds en ja de fr es zh ko
 	$(BIN)/flowbrush sample runs/emoji "a fox" "バナナ" "a red apple" "ロケット" --out fox.png
 	@echo 'now try: $(BIN)/flowbrush sample runs/emoji "a fox" "バナナ" --out fox.png'
+
+docs: .venv/dev-is-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: .venv/dev-is-installed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
