@@ -3,7 +3,7 @@
 #
 # [Step 2](2_diffusion_transformer.ipynb) paints digits, but nobody can say which. Here the network
 # is told: first it learns what a class looks like, then *guidance* makes it listen. Guidance is
-# one line of arithmetic, and it is why today's text-to-image models follow a prompt at all.
+# one line of arithmetic, and it is why today's text-to-image models follow a prompt so closely.
 #
 # **You will learn**
 # * how a class becomes a vector that a network can use;
@@ -59,9 +59,9 @@ print("a 7, a 0, a 3:", labels(["7", "0", "3"]).label.tolist())
 print("no class:     ", labels.null.label.tolist())
 
 # %% [markdown]
-# Inside the network each number looks up a row $E_y$ of a table of $10 + 1$ learned vectors. The
-# row is added to the vector of the time, and the sum modulates every block, as the time alone did
-# in step 2:
+# Inside the network the number $y$ looks up a row $E_y$ of a table of $10 + 1$ learned vectors. The
+# row is added to the vector of the time, and the sum $c$ modulates every block (it scales and
+# shifts what the block computes with), as the time alone did in step 2:
 #
 # $$c = \mathrm{time}(t) + E_y$$
 
@@ -69,36 +69,39 @@ print("no class:     ", labels.null.label.tolist())
 print(inspect.getsource(JiT.vector))
 
 # %% [markdown]
-# The network of this step is a small [JiT](../flowbrush/backbones/jit.py) instead of step 2's DiT.
-# Both are transformers and both have this method. JiT predicts the *data* (the velocity follows
-# from it), gets along with patches of 7 pixels, and so learns readable digits within minutes;
-# [step 5](5_latents.ipynb) says why.
+# (`pooled` is for text, and `None` here.) The network of this step is a small
+# [JiT](../flowbrush/backbones/jit.py) instead of step 2's DiT. Both are transformers and both have
+# this method. JiT says the class once more: it puts $E_y$ beside the patches, as a few tokens that
+# they can attend to. It predicts the *data* (the velocity follows from it), gets along with patches
+# of 7 pixels, and so learns readable digits within minutes; [step 5](5_latents.ipynb) says why.
 #
 # ## One network, two velocity fields
 #
 # Guidance needs two answers to the same noisy picture: the velocity towards *this class*,
-# $v_\theta(x_t, t, y)$, and the one towards *any digit*, $v_\theta(x_t, t, \varnothing)$. Two
-# networks would do. One is cheaper: while it trains, each label is replaced by the null label
-# with a chance of one in ten, so that it learns both.
+# $v_y = v_\theta(x_t, t, y)$, and the one towards *any digit*,
+# $v_\varnothing = v_\theta(x_t, t, \varnothing)$, where $\varnothing$ is the null label. Two
+# networks would do. One is cheaper: while it trains, each label is replaced by the null label with
+# a chance of one in ten, so that it learns both.
 
 # %%
 captions = list("0123456789" * 3)
-dropped = uniform(0, "dropout", range(len(captions))) < 0.1
+dropped = uniform(0, "dropout", range(len(captions))) < 0.1  # a random number for each, seed 0
 print("given:  ", *labels(captions).label.tolist())
 print("learned:", *labels(captions).replaced_where(dropped, labels.null).label.tolist())
 
 # %% [markdown]
-# `Condition.replaced_where` ([condition.py](../flowbrush/condition.py)) is the line that the
-# training loop calls ([train/loop.py](../flowbrush/train/loop.py)). The network never hears of
-# it, and text is dropped in the same way. How often is `train.caption_dropout`.
+# Each 10 was dropped. The training loop calls the same method, `replaced_where`
+# ([condition.py](../flowbrush/condition.py), [train/loop.py](../flowbrush/train/loop.py)); the
+# network is not told that a label is missing on purpose. Text is dropped in the same way. The share
+# is a setting of the recipe, `train.caption_dropout`. Now train (most of this notebook's time):
 
 # %%
 run = trained(recipe("learn-3-guidance"), quick)
 painter = TextToImage.load(run)
 
 # %% [markdown]
-# The same noise in each column. Above, the network is told nothing. Below, it is asked for 0 to 9,
-# twice. No guidance yet.
+# The same noise in each column. Above, the network is told nothing (`scale=0`; the next section
+# says why it is called so). Below, it is asked for 0 to 9, twice (`scale=1`). No guidance yet.
 
 
 # %%
@@ -120,15 +123,22 @@ grid(torch.cat([paint(2, scale=0), paint(2, scale=1)]), columns=20)
 #
 # $$v = v_\varnothing + s\,(v_y - v_\varnothing)$$
 #
-# A scale of $s = 0$ ignores the class, $s = 1$ is the network as trained, and above it the class
+# A scale of $s = 0$ ignores the class, $s = 1$ is the network as trained, and above 1 the class
 # counts more than it does in the data. In the package `Guided` wraps a velocity field and is one
-# itself, so no solver knows about it ([flow/guidance.py](../flowbrush/flow/guidance.py)):
+# itself, so no solver knows about it ([flow/guidance.py](../flowbrush/flow/guidance.py)).
+# `interval` comes below; `channels` is `None` here.
 
 # %%
 print(inspect.getsource(Guided.__call__))
 
 # %% [markdown]
-# Why does it work? For the straight path of step 1, Bayes' rule turns the difference into
+# Why does it work? On the straight path of step 1 the best velocity says where noisy pictures
+# become more likely:
+#
+# $$v = \frac{x_t}{t} + \frac{1 - t}{t}\; \nabla_{x_t} \log p(x_t)$$
+#
+# For $v_y$ put $p(x_t \mid y)$ in the place of $p(x_t)$. By Bayes' rule the two differ by the
+# factor $p(y \mid x_t) / p(y)$, and $p(y)$ has no gradient, so
 #
 # $$v_y - v_\varnothing = \frac{1 - t}{t}\; \nabla_{x_t} \log p(y \mid x_t)$$
 #
@@ -159,13 +169,14 @@ rows = [Velocities(t, *(v[0] for v in velocities(four, "9", t))) for t in (0.1, 
 draw_velocities(rows, scale=3)
 
 # %% [markdown]
-# Red is "brighter", blue "darker". At $t = 0.1$ the network sees hardly any digit. Without a class
-# it points at a blur of several, with one at a blurred 9, and the difference draws the loop.
-# Guidance triples that. At $t = 0.25$ it can still bend the tip of the 4 over. At $t = 0.5$ the 4
-# is plain to see: asked for a 9, the network still says 4, and no scale makes much of so small a
-# difference.
+# In the velocities red is "brighter", blue "darker". At $t = 0.1$ the network sees hardly any
+# digit. Without a class it points at a blur of several, with one at a blurred 9, and the difference
+# draws the loop. A scale of 3 triples that. At $t = 0.25$ it can still bend the tip of the 4 over.
+# At $t = 0.5$ the 4 is plain to see: asked for a 9, the network still says 4, and tripling so small
+# a difference changes next to nothing.
 #
-# How far apart are the two pictures that the velocities point at, over the whole way?
+# How far apart are the two pictures that $v_\varnothing$ and $v_y$ point at, over the whole way?
+# We take 64 real 7s, and ask for a 7.
 
 # %%
 times = torch.linspace(0.01, 0.95, 4 if quick else 20).tolist()
@@ -180,13 +191,13 @@ plt.ylabel("with and without a class\n(RMS; black is -1, white 1)")
 plt.gca().spines[["top", "right"]].set_visible(False)
 
 # %% [markdown]
-# The class is said early. By the time a digit can be seen, it is decided which one it will be.
+# The class matters early. By the time a digit can be seen, it is decided which one it will be.
 #
 # ## A judge
 #
 # To go on we need numbers. A small classifier learns to read digits
 # ([learn/digits.py](../flowbrush/learn/digits.py)), and is tested on 1,000 that it has never seen.
-# It cannot judge better than it reads.
+# It cannot judge better than it reads. Its *features* are the 128 numbers before its last layer.
 
 # %%
 reader, accuracy = train_reader(source, epochs=1 if quick else 12)
@@ -196,13 +207,15 @@ print(f"The reader reads {accuracy:.1%} of 1,000 real digits right.")
 # %% [markdown]
 # Of each set of painted digits we ask four things
 # ([learn/guidance.py](../flowbrush/learn/guidance.py)):
-# * **right**: the share that is read as the class that was asked for;
-# * **white**: how many pixels are wholly white, compared with real digits. Above 1, strokes are
-#   too thick;
-# * **spread**: how different two digits of one class are (the mean distance of the reader's
-#   features), compared with real ones. Below 1, they are too much alike;
-# * **distance**: the Fréchet distance between the features of painted and real digits, as in FID.
-#   Less is better. Few digits raise it, so only distances of as many digits compare.
+# * **right**: the share that is read as the class that was asked for, with its 95 % interval in
+#   brackets;
+# * **white**: how many pixels are wholly white, divided by the same for real digits. Below 1,
+#   strokes are thin or grey; above 1, they are too thick;
+# * **spread**: how different two digits of one class are (the mean distance of their features),
+#   divided by the same for real ones. Below 1, they are too much alike;
+# * **distance**: the Fréchet distance, as in FID: how far the mean and the covariance of the
+#   features of painted digits are from those of real ones. Less is better. With few digits it comes
+#   out too large, so compare it only between sets of the same size.
 #
 # ## The slider
 #
@@ -223,23 +236,25 @@ draw_scales(scales[1:], judged[1:])
 
 # %% [markdown]
 # Three things happen at once:
-# * Digits become **right**. Without guidance one in six is not what was asked for; at 3
-#   all are read as asked, though a stroke is broken here and there.
+# * Digits become **right**. Without guidance (scale 1) about one in six is not what was asked for;
+#   at 3 all 400 are read as asked, though a stroke is broken here and there.
 # * They become **thick and harsh**. At 3 they have nearly as many white pixels as real ones, from 5
-#   on more. At 12 there is dirt on the black, and the 7 runs into the edge of the picture.
-# * They become **alike**, from the first step on. At 3 two 7s differ three quarters as much as real
-#   ones do.
+#   on more. At 12 there is dirt on the black, and the 2 falls apart.
+# * They become **alike**, from the first step on. At 3 two digits of a class differ three quarters
+#   as much as real ones do.
 #
-# The Fréchet distance weighs all of it: lowest at 2, and at 12 far worse than without guidance.
-# "Right" alone would not have noticed. Guidance raises that number by construction, so never look
-# at it alone.
+# The Fréchet distance weighs all of it: lowest at 2, and from 5 on worse than without guidance.
+# "Right" alone would not have noticed: it is the very thing that guidance pushes, so never look at
+# it alone. The recipe takes 3: every digit is read right, and some variety is lost.
 #
 # ## Where in time guidance matters
 #
 # Nothing says that guidance must act all the time. `SamplingConfig.interval` limits it
 # ([Kynkäänniemi et al. 2024](https://arxiv.org/abs/2404.07724)); outside of it, `Guided` asks the
-# network once instead of twice, which is cheaper. Here is the same scale, 4, in several intervals.
-# *Passes* counts how often the network looked at each picture.
+# network once instead of twice, which is cheaper. Here is one scale, 4, in several intervals.
+# *Passes* counts how often the network looked at each picture. The recipe's solver, Heun's, takes
+# eight steps, at $t = 0, 1/8, \dots, 7/8$. It asks for two velocities in each, and for one in the
+# last: 15 passes without guidance, 30 with it all the way.
 
 # %%
 intervals = [(0, 0), (0, 1), (0, 0.25), (0.25, 0.5), (0.5, 1), (0, 0.5), (0.25, 1)]
@@ -262,7 +277,8 @@ draw_intervals(intervals, judged, passes)
 #
 # ## "A 7" gives a 7
 #
-# The promise of this step: 1,000 digits, 100 of each class, without guidance and with the recipe's.
+# The promise of this step: 1,000 digits, 100 of each class, without guidance and with the recipe's
+# scale of 3.
 
 # %%
 each = 2 if quick else 100
@@ -274,7 +290,7 @@ print(f"real digits that the reader has never seen: {accuracy:.1%} read right")
 grid(guided[7::10][:40], columns=20)
 
 # %% [markdown]
-# These are forty times "a 7". Some that went wrong without guidance:
+# Here "a 7" was asked for forty times. And some digits that went wrong *without* guidance:
 
 # %%
 read = reader.read(plain)
@@ -290,49 +306,52 @@ contact_sheet(plain[wrong], said, cell=90)
 #
 # **1. Anything but a 7** (10 seconds). A negative scale walks away from the class. Paint
 # `painter.generate(["7"] * 100, replace(painter.config.sampling, scale=-1))` and look at it with
-# `grid(..., columns=20)`. Which digits does the reader see (`reader.read(...).bincount()`)?
+# `grid(..., columns=20)`. Which digits does the reader see
+# (`reader.read(...).bincount(minlength=10)`)?
 #
 # <details><summary>Answer</summary>
 #
-# No 7 among 100. 35 are read as 8, 19 as 2, 16 as 5, one as 1 and two as 9: what shares
-# strokes with a 7 is avoided as well. "Negative prompts" are this idea, with a text in the place of
-# the null label.
+# No 7 among 100. 35 are read as 8, 19 as 2, 16 as 5, one as 1 and two as 9: what shares strokes
+# with a 7 is avoided as well. Many are no digit at all, but the reader must name one. "Negative
+# prompts" are this idea: the text to walk away from stands in the place of the null label, and the
+# scale is positive.
 #
 # </details>
 #
 # **2. Half a 3, half an 8** (10 seconds). Classes are vectors, so there are vectors between
-# them. Put the mean of two rows into row 3, and ask for 3s:
-# `w = painter.denoiser.backbone.label.weight`, then under `torch.no_grad()`:
-# `w[3] = (w[3] + w[8]) / 2`, then `grid(painter.generate(["3"] * 40), columns=20)`. What does the
-# reader see in 100 of them? `TextToImage.load(run)` brings the
-# old vector back.
+# them. The table is `w = painter.denoiser.backbone.label.weight`. Put the mean of two rows into row
+# 3 with `w[3] = (w[3] + w[8]) / 2` under `torch.no_grad()`, and look at
+# `grid(painter.generate(["3"] * 40), columns=20)`. What does the reader see in 100 of them? Try 4
+# and 9, and 1 and 7. Before each, `painter = TextToImage.load(run)` brings the old table back.
 #
 # <details><summary>Answer</summary>
 #
-# 73 threes and 27 eights of 100. Some are in between, but most are a *whole* digit of one kind: the
-# noise decides which. Halfway between 4 and 9 it is 71 to 29. Halfway between 1 and 7 there are 69
-# ones, 24 sevens, and 7 that are read as a 4.
+# 73 threes and 27 eights of 100. Quite a few are in between, but most are a *whole* digit of one
+# kind: the noise decides which. Halfway between 4 and 9 it is 71 to 29. Halfway between 1 and 7
+# there are 69 ones, 24 sevens, and 7 that are read as a 4.
 #
 # </details>
 #
-# **3. A better deal** (20 seconds). In the cell with `counted`, set `each = 20` with
-# `asked = torch.arange(10).repeat(20)`, and change `scale` and `intervals`. Find a choice that
-# takes at most 17 passes a picture, is right for 97 % of the digits or more, and keeps a spread
-# above 0.85. Multiples of 1/8 are enough: the solver takes eight steps.
+# **3. A better deal** (20 seconds a try). Copy the cell with `counted`, begin it with `each = 20`
+# and `asked = torch.arange(10).repeat(20)`, and change its `scale=4` and its `intervals`. Find a
+# choice that takes at most 17 passes a picture, is right for 97 % of the digits or more, and keeps
+# a spread above 0.85. Multiples of 1/8 are enough: the solver takes eight steps.
 #
 # <details><summary>Answer</summary>
 #
-# A strong push for a short time: a scale of 8 in (0.25, 0.375) takes 17 passes. 97.5 % were
-# right (95 to 100 %), with a spread of 0.87 and a distance of 5.5. The same interval at a scale of
-# 4 gave 96.5 % and 0.94, and at 12 98.5 % and 0.84: at 200 digits, these shares are not yet apart.
+# A strong push for a short time, not too early: one step of the solver, 17 passes. A scale of 8 in
+# (0.25, 0.375) had 97.5 % right (95 to 100 %) and a spread of 0.87, and 12 in (0.375, 0.5) had 97 %
+# (94.3 to 99.7 %) and 0.94. In (0.25, 0.375), 4 gave 96.5 % and 0.94, and 12 gave 98.5 % and 0.84:
+# with 200 digits, these shares are not yet apart.
 #
 # </details>
 #
 # **4. How much to drop** (3 minutes). Train for a fifth of the time with other dropouts, in runs of
 # other names. With `config = recipe("learn-3-guidance")` and
 # `settings = replace(config.train, pictures=20_000, caption_dropout=0.9)`:
-# `run = trained(replace(config, name="drop-0.9", train=settings))`, then load it as above. Do the
-# same with 0.1 and with 0. Judge 200 digits of each at scales 1 and 3.
+# `run = trained(replace(config, name="drop-0.9", train=settings))`, then
+# `painter = TextToImage.load(run)`. Do the same with 0.1 and with 0. Judge 200 digits of each at
+# scales 1 and 3: `judge(paint(20, scale=1), torch.arange(10).repeat(20))`.
 #
 # <details><summary>Answer</summary>
 #
@@ -353,10 +372,11 @@ contact_sheet(plain[wrong], said, cell=90)
 # * Scales are lower where the network is better: 2.9 in `jit-b16`, 2.2 in `jit-h16`.
 # * `train.caption_dropout` stays at 0.1 nearly everywhere. With several text encoders each may be
 #   silenced on its own as well: `train.encoder_dropout`.
-# * Both passes go through the network as one batch of twice the size, which a GPU hardly notices
-#   for one picture, and pays in full for many.
-# * Scale and interval are chosen by measuring, after training. `flowbrush evaluate RUN` sweeps over
-#   both ([evaluate/sweep.py](../flowbrush/evaluate/sweep.py)) and reports FID with intervals, on
-#   many more pictures than here.
+# * Both passes go through the network as one batch of twice the size. A GPU hardly notices that for
+#   one picture, and pays for it in full with many.
+# * Scale and interval are chosen by measuring, after training:
+#   `flowbrush evaluate RUN --sweep.scale 1 2 3 --sweep.interval 0 1 0.1 0.8` tries every scale in
+#   every interval of times ([evaluate/sweep.py](../flowbrush/evaluate/sweep.py)). At scale, judge
+#   tens of thousands of pictures.
 #
 # Next: [4 · Text](4_text.ipynb), where the one vector becomes a sentence.
