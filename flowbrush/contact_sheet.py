@@ -54,13 +54,18 @@ def contact_sheet(
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-@cache
-def _font(points: int) -> Font:
+def font_file() -> Path | None:
     """Noto Sans CJK (OFL), which has the letters of every language that a caption may be in."""
     found = importlib.util.find_spec(_FONT_PACKAGE)
     if found is None or found.origin is None:
-        return ImageFont.load_default(points)
-    return ImageFont.truetype(str(Path(found.origin).parent / _FONT_FILE), points)
+        return None
+    return Path(found.origin).parent / _FONT_FILE
+
+
+@cache
+def _font(points: int) -> Font:
+    file = font_file()
+    return ImageFont.truetype(str(file), points) if file else ImageFont.load_default(points)
 
 
 def _wrapped(caption: str, font: Font, width: int) -> list[str]:

@@ -3,6 +3,7 @@
 from flowbrush.data.array_record import ArrayRecordConfig
 from flowbrush.data.cifar import CifarConfig
 from flowbrush.data.emoji import EmojiConfig
+from flowbrush.data.emoji_groups import EmojiGroupsConfig
 from flowbrush.data.emoji_variants import EmojiVariantsConfig
 from flowbrush.data.folders import FolderConfig
 from flowbrush.data.hub_dataset import HubDatasetConfig
@@ -16,6 +17,7 @@ from flowbrush.data.tar_shards import TarShardsConfig
 SourceConfig = (
     EmojiConfig
     | EmojiVariantsConfig
+    | EmojiGroupsConfig
     | ShapesWorldConfig
     | FolderConfig
     | IdxConfig

@@ -32,7 +32,12 @@ from flowbrush.recipes.jit_text import (
     jit_l16_text,
     jit_l32_text,
 )
-from flowbrush.recipes.learn import learn_1_flow, learn_2_transformer, learn_3_guidance
+from flowbrush.recipes.learn import (
+    learn_1_flow,
+    learn_2_transformer,
+    learn_3_guidance,
+    learn_4_text,
+)
 from flowbrush.recipes.mnist import mnist
 from flowbrush.recipes.shapes import shapes
 
@@ -80,6 +85,7 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "learn-1-flow": learn_1_flow,
     "learn-2-transformer": learn_2_transformer,
     "learn-3-guidance": learn_3_guidance,
+    "learn-4-text": learn_4_text,
 }
 
 

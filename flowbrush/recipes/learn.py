@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from flowbrush.backbones import DiTConfig, JiTConfig, UNetConfig
-from flowbrush.data import IdxConfig
+from flowbrush.backbones import DiTConfig, JiTConfig, PixArtConfig, UNetConfig
+from flowbrush.data import EmojiGroupsConfig, IdxConfig
 from flowbrush.data.batches import BatchConfig
 from flowbrush.experiment import ExperimentConfig, TrainConfig, WatchConfig
 from flowbrush.flow.denoiser import FlowConfig
 from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.flow.times import TimesConfig
-from flowbrush.text import LabelsConfig
+from flowbrush.text import LabelsConfig, SentenceConfig
 
 ONE_NAME = ("a digit",) * 10  # all digits are called alike: nothing is said of which one
 
@@ -71,4 +71,39 @@ def learn_3_guidance() -> ExperimentConfig:
         ),
         sampling=SamplingConfig(method="heun", steps=8, scale=3.0),
         watch=WatchConfig(prompts=digits),
+    )
+
+
+def learn_4_text() -> ExperimentConfig:
+    """Step 4: emoji at 32 px from words in English or Japanese, heard through cross-attention.
+
+    Source: OpenMoji 17 (CC BY-SA 4.0), 160 emoji of ten of Unicode's groups; Chen et al. 2023.
+    Cost: 6 to 7 minutes of one CPU core (AVX512-BF16).
+    Result: the right group in 89 % (84 to 94 %) of 200 pictures asked for in English, 87 % (82 to
+    92 %) in Japanese, for a judge that is right for 84 % of real emoji that it has not seen.
+    """
+    return ExperimentConfig(
+        name="learn-4-text",
+        size=32,
+        source=EmojiGroupsConfig(),
+        batch=BatchConfig(size=16),
+        text=SentenceConfig(words=10),
+        backbone=PixArtConfig(depth=6, width=128, heads=4, patch=4),
+        flow=FlowConfig(prediction="data", times=TimesConfig(mean=-0.6, std=0.8)),
+        train=TrainConfig(
+            pictures=32_000, lr=1.5e-3, warmup=3_200, schedule="linear", ema=(0.998,)
+        ),
+        sampling=SamplingConfig(method="heun", steps=8, scale=4.0, interval=(0.1, 0.8)),
+        watch=WatchConfig(
+            prompts=(
+                "a picture of a fruit",
+                "果物の絵",
+                "a picture of an animal",
+                "動物の絵",
+                "red apple",
+                "赤いリンゴ",
+                "blue heart",
+                "青いハート",
+            ),
+        ),
     )

@@ -60,6 +60,15 @@ class SentenceText:
         return Condition(text=torch.cat([vector, words])[None], pooled=vector)
 
 
+def pieces(caption: str) -> list[str]:
+    """What `words` counts, as it is written: the beginning, pieces of words (▁ = a space), the end.
+
+    Raises UserError where the package is missing.
+    """
+    found: list[str] = _model()._model.sp.encode(caption, out_type=str)
+    return found
+
+
 @cache
 def _model() -> Any:
     try:

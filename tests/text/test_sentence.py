@@ -10,7 +10,7 @@ import torch
 from flowbrush.errors import UserError
 from flowbrush.shapes import ConditionShapes
 from flowbrush.text.cached import CachedEncoder
-from flowbrush.text.sentence import SentenceConfig
+from flowbrush.text.sentence import SentenceConfig, pieces
 
 CPU = torch.device("cpu")
 
@@ -120,3 +120,10 @@ def test_more_pieces_than_are_read_are_cut_and_counted():
 def test_fewer_pieces_than_none_are_refused():
     with pytest.raises(UserError, match=r"text\.words: -1"):
         SentenceConfig(words=-1)
+
+
+def test_pieces_are_named_as_they_are_written():
+    caption = "a red circle"
+    assert pieces(caption) == ["<s>", "▁a", "▁red", "▁circle", "</s>"]
+    words = SentenceConfig(words=12).build(CPU)
+    assert words([caption]).text.shape[1] == 1 + len(pieces(caption))
