@@ -37,6 +37,10 @@ from flowbrush.recipes.learn import (
     learn_2_transformer,
     learn_3_guidance,
     learn_4_text,
+    learn_5_autoencoder,
+    learn_5_latent,
+    learn_5_latent_128,
+    learn_5_pixels,
 )
 from flowbrush.recipes.mnist import mnist
 from flowbrush.recipes.shapes import shapes
@@ -86,6 +90,10 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "learn-2-transformer": learn_2_transformer,
     "learn-3-guidance": learn_3_guidance,
     "learn-4-text": learn_4_text,
+    "learn-5-autoencoder": learn_5_autoencoder,
+    "learn-5-latent": learn_5_latent,
+    "learn-5-latent-128": learn_5_latent_128,
+    "learn-5-pixels": learn_5_pixels,
 }
 
 

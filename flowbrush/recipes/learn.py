@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+from flowbrush.autoencoding import AutoencoderConfig, AutoencoderExperiment, AutoencoderLossConfig
 from flowbrush.backbones import DiTConfig, JiTConfig, PixArtConfig, UNetConfig
-from flowbrush.data import EmojiGroupsConfig, IdxConfig
+from flowbrush.data import EmojiConfig, EmojiGroupsConfig, IdxConfig
 from flowbrush.data.batches import BatchConfig
 from flowbrush.experiment import ExperimentConfig, TrainConfig, WatchConfig
 from flowbrush.flow.denoiser import FlowConfig
 from flowbrush.flow.sampling import SamplingConfig
-from flowbrush.flow.times import TimesConfig
+from flowbrush.flow.times import TimesConfig, shifted
+from flowbrush.spaces import LatentConfig, PixelConfig, SpaceConfig
 from flowbrush.text import LabelsConfig, SentenceConfig
 
 ONE_NAME = ("a digit",) * 10  # all digits are called alike: nothing is said of which one
@@ -106,4 +108,95 @@ def learn_4_text() -> ExperimentConfig:
                 "青いハート",
             ),
         ),
+    )
+
+
+def learn_5_autoencoder() -> AutoencoderExperiment:
+    """Step 5: all emoji through latents of a quarter of their side, 6 times fewer numbers.
+
+    It learns at 32 px, where a picture costs a sixteenth of one at 128, and serves at 64 and 128.
+    Source: OpenMoji 17 (CC BY-SA 4.0), a tenth held out; Rombach et al. 2022.
+    Cost: under 5 minutes of one CPU core (AVX512-BF16).
+    Result: PSNR on emoji that it never saw: 25.6 dB at 32 px, 25.1 dB at 64, 28.2 dB at 128.
+    """
+    return AutoencoderExperiment(
+        name="learn-5-autoencoder",
+        size=32,
+        source=EmojiConfig(),
+        held_out=0.1,
+        batch=BatchConfig(size=8, flip=True),
+        autoencoder=AutoencoderConfig(channels=8, widths=(16, 32, 64), layers=1, groups=8),
+        loss=AutoencoderLossConfig(l1=1.0, mse=1.0, kl=5e-4),
+        train=TrainConfig(
+            pictures=30_000,
+            lr=3e-3,
+            betas=(0.9, 0.99),
+            warmup=800,
+            schedule="cosine",
+            ema=(0.99,),
+        ),
+        watch=WatchConfig(log=800, checkpoint=30_000, preview=30_000),
+    )
+
+
+def learn_5_latent() -> ExperimentConfig:
+    """Step 5: 64 emoji at 64 px in latents: 16 patches of 4 x 4.
+
+    First `flowbrush train learn-5-autoencoder`.
+    Source: as there, and Unicode's names; Rombach et al. 2022.
+    Cost: 1 minute of one CPU core on latents made by `flowbrush prepare`, as in the notebook.
+    Result: the nearest real picture is the right one for 100 % of the English and of the Japanese
+    names; 24.9 dB PSNR from it.
+    """
+    return _sixteen_tokens("learn-5-latent", 64, LEARNED_LATENTS, patch=4, shift=1.0)
+
+
+def learn_5_latent_128() -> ExperimentConfig:
+    """Step 5: the same at 128 px, in latents of the same autoencoder: 16 patches of 8 x 8.
+
+    Source: as `learn-5-latent`. Cost: 75 seconds of one CPU core, on prepared latents.
+    Result: right for 100 % in both languages, 26.5 dB PSNR.
+    """
+    config = _sixteen_tokens("learn-5-latent-128", 128, LEARNED_LATENTS, patch=8, shift=2.0)
+    return replace(config, train=replace(config.train, pictures=16_000))
+
+
+def learn_5_pixels() -> ExperimentConfig:
+    """Step 5: the same at 128 px in pixels: 16 patches of 32 x 32, for as many FLOPs.
+
+    Source: as `learn-5-latent`; Li & He 2025. Cost: 75 seconds of one CPU core.
+    Result: right for 100 % in both languages, 22.8 dB PSNR; with `--flow.prediction velocity` for
+    100 and 98 %, through noise, 9.5 dB.
+    """
+    return _sixteen_tokens("learn-5-pixels", 128, PixelConfig(), patch=32, shift=4.0)
+
+
+LEARNED_LATENTS = LatentConfig(model="runs/learn-5-autoencoder/autoencoder", sample=False)
+
+
+def _sixteen_tokens(
+    name: str, size: int, space: SpaceConfig, patch: int, shift: float
+) -> ExperimentConfig:
+    """shift: of times towards the noise, the more the more numbers say the same of a picture."""
+    return ExperimentConfig(
+        name=name,
+        size=size,
+        source=EmojiConfig(concepts=64),
+        batch=BatchConfig(size=32),
+        space=space,
+        backbone=JiTConfig(
+            depth=4,
+            width=192,
+            heads=6,
+            patch=patch,
+            bottleneck=128,
+            context_start=0,
+            tokens_per_text=4,
+        ),
+        flow=FlowConfig(prediction="data", times=TimesConfig(mean=-0.6, std=0.8, shift=shift)),
+        train=TrainConfig(pictures=12_000, lr=2e-3, warmup=1_600, schedule="linear", ema=(0.99,)),
+        sampling=SamplingConfig(
+            steps=8, shift=shift, scale=2.5, interval=(shifted(0.1, shift), shifted(0.8, shift))
+        ),
+        watch=WatchConfig(checkpoint=12_000, preview=12_000),
     )
