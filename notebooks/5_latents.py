@@ -8,6 +8,7 @@
 # JiT (Li & He 2025). Here you build both, for emoji at 128 pixels, and compare them at equal cost.
 #
 # **You will learn**
+#
 # * where the cost of a picture comes from, and which part of it is quadratic;
 # * what is in a latent, what the KL term is for, and why latents are scaled;
 # * to train text-to-image in latents that you trained yourself, at 64 and 128 pixels;
@@ -55,14 +56,14 @@ begin(quick)
 # width $d$ computes, forward, about
 # $$24 \, n \, d^2 + 4 \, n^2 d \quad \text{FLOPs}$$
 # The first term is matrices that each token goes through. The second is attention, where each token
-# meets every other. Double the side, and $n$ is 4 times as large: the first term grows 4 times, the
-# second **16 times**.
+# meets every other. They are equal at $n = 6d$. Double the side, and $n$ is 4 times as large: the
+# first term grows 4 times, the second **16 times**.
 #
-# Below is what *one* picture costs a small transformer to learn, forward and backward: in pixels in
-# patches of 4, and in latents of an eighth of the side, as Stable Diffusion has them, in patches of
-# 2. FLOPs are [counted](../flowbrush/plan/flops.py) and memory is
-#    [followed tensor by tensor](../flowbrush/plan/live.py), both without computing anything;
-#    seconds are measured on this machine, as far as that is quick.
+# Below is what *one* picture costs a small transformer ($d = 192$) to learn, forward and backward:
+# in pixels in patches of 4, and in latents of an eighth of the side, as Stable Diffusion has them,
+# in patches of 2. FLOPs are [counted](../flowbrush/plan/flops.py) and memory is
+# [followed tensor by tensor](../flowbrush/plan/live.py), both without computing anything; seconds
+# are measured on this machine, as far as that is quick. Both axes are logarithmic.
 
 # %%
 transformer = recipe("learn-5-latent")
@@ -84,26 +85,31 @@ for way, steps in costs.items():
         print(f"{one.size:14} px {one.tokens:10,} {gflop:14,.2f} {share:15.0%}")
 
 # %% [markdown]
-# The dotted line is attention's quadratic part: next to nothing at 32 pixels, nearly everything at
-# 512. (In memory attention is linear, because its kernels never store the $n \times n$ matrix.)
+# The dotted lines are attention's quadratic part: in pixels it is next to nothing at a side of 32,
+# and nearly everything at 512. (In memory attention is linear, because its kernels never store the
+# $n \times n$ matrix.)
 #
-# What is *inside* a token costs almost nothing; how many there are costs everything. Hence the two
-# ways out: **fewer numbers** (latents), or **more numbers in a token** (large patches). All that is
-# learned below has 16 tokens a picture, at 64 pixels and at 128.
+# What is *inside* a token costs almost nothing, because only the first and the last layer see it;
+# how many there are costs everything. Hence the two ways out: **fewer numbers** (latents), or
+# **more numbers in a token** (large patches). Every transformer below has 16 tokens a picture, at
+# 64 pixels and at 128.
 #
 # ## An autoencoder
 #
 # The encoder makes of a picture a small map of several channels, and the decoder turns it back. It
 # learns before the flow and apart from it, from all emoji and without captions. For each number of
-# the map the encoder says a mean $\mu$ and a deviation $\sigma$, and the decoder sees a draw $\mu +
-# \sigma \epsilon$. The loss is the error of what is decoded and, with a small weight $\lambda$, a
-# KL divergence:
-# $$|\hat{x} - x| + (\hat{x} - x)^2 + \lambda \, \tfrac{1}{2}
-# \left( \mu^2 + \sigma^2 - 1 - \log \sigma^2 \right)$$
-# Without the KL term the encoder would drive $\sigma$ to zero and spread pictures as far apart as
-# it likes. With it a wide latent and a small $\sigma$ have a price, so latents stay near 0, and the
-# decoder learns to be content with one that is a little off, as a painted latent always is. With a
-# large $\lambda$, though, the noise drowns what is worth knowing: it is kept small.
+# the map the encoder says a mean $\mu$ and a deviation $\sigma$, and the decoder sees a draw
+# $\mu + \sigma \epsilon$, where $\epsilon$ is standard normal noise. The loss is the error of the
+# decoded picture $\hat{x}$ against the real one $x$ and, with a small weight $\lambda$, the KL
+# divergence of that draw from standard normal noise:
+# $$\sum_{\text{picture}} \left( |\hat{x} - x| + (\hat{x} - x)^2 \right)
+# + \lambda \sum_{\text{map}} \tfrac{1}{2} \left( \mu^2 + \sigma^2 - 1 - \log \sigma^2 \right)$$
+# all divided by how many numbers the picture has. Without the KL term the encoder could spread its
+# latents as far apart as it likes, until $\sigma$ no longer matters beside them. With it a wide
+# latent and a small $\sigma$ have a price, so latents stay within bounds, and the decoder learns to
+# be content with one that is a little off, as a painted latent always is. With a large $\lambda$,
+# though, the noise drowns what is worth knowing: here it is 0.0005. In the code, `edges` and
+# `perceptual` are further terms; both have weight 0 here.
 
 # %%
 Code(inspect.getsource(autoencoder_loss), language="python")
@@ -118,8 +124,11 @@ autoencoder = trained(learned, quick)
 
 # %% [markdown]
 # The run's folder holds it in the format of diffusers, and `LatentConfig` reads Stable Diffusion's
-# or Flux' autoencoder just like this one. Here are emoji that it never saw, and what is left of
-# them after the way through the latents. PSNR is $10 \log_{10}(255^2 / \text{mean squared error})$.
+# or Flux' autoencoder just like this one. With `sample=False` a latent is the mean $\mu$, not a
+# draw. Here are emoji that it never saw, and below them what is left after the way through the
+# latents, a quarter of the side in 8 channels. PSNR is
+# $10 \log_{10}(255^2 / \text{mean squared error})$, in decibels (dB): 6 dB more, and the error of a
+# number is half as large.
 
 # %%
 latents = LatentConfig(model=str(autoencoder / "autoencoder"), sample=False)
@@ -138,10 +147,14 @@ for size, source in sources.items():
 # %% [markdown]
 # ## What is in a latent
 #
-# A row is a picture and the channels of its latent. They are small, distorted pictures themselves:
-# a place in the map stands for a place in the picture, and the channels share out what there is to
-# say of it (light, colours, edges). So a transformer can cut latents into patches just as it does
-# pixels.
+# Above, a picture of 128 pixels comes back better than one of 64: the same strokes are twice as
+# wide there, so a place in the latent has less to say.
+#
+# Below, a row is a picture and the channels of its latent (red is above 0, blue below). They are
+# small, distorted pictures themselves: a place in the map stands for 4 x 4 pixels, and the channels
+# share out what there is to say of them (light, colours, edges). So a transformer can cut latents
+# into patches just as it does pixels. In the code `compress` encodes, and `normalize` gives latents
+# the scale of noise, of which more below (`range` numbers the pictures, in case one is drawn).
 
 # %%
 shown = unseen[64][:: few // 8][[1, 3, 6, 7]]
@@ -154,7 +167,8 @@ for i, ax in enumerate(axes[0][1:]):
 
 # %% [markdown]
 # Now change the latent, then decode it.
-# * *Moved* by two places, the picture moves by eight pixels.
+#
+# * *Moved* by two places, it decodes to the picture moved by eight pixels.
 # * *Noise* in the latent is not noise in the picture: colours and strokes go wrong, but they are
 #   still colours and strokes.
 # * *Nothing but noise*, of the right mean and deviation, decodes to a texture and not to an emoji.
@@ -181,8 +195,9 @@ mixed = blended(shown[0].float(), shown[1].float(), steps).to(torch.uint8)
 grid(torch.cat([mixed, space.decode(blended(x[0], x[1], steps))]), columns=steps)
 
 # %% [markdown]
-# The latent way is a cross-fade too, only with harder edges. Such a latent space is *smooth*, but
-# it is no space of *meanings*: a picture between two latents is not an emoji between two emoji.
+# The latent way is a cross-fade too, only with harder edges and stranger colours. Such a latent
+# space is *smooth*, but it is no space of *meanings*: a picture between two latents is not an emoji
+# between two emoji.
 #
 # ## Why latents are scaled
 #
@@ -192,6 +207,7 @@ grid(torch.cat([mixed, space.decode(blended(x[0], x[1], steps))]), columns=steps
 # would hardly ever practise what is difficult. So latents are brought to mean 0 and deviation 1, by
 # two numbers that are measured once and kept with the autoencoder (the famous 0.18215 is 1 / 5.5):
 # $$x = (\text{latent} - \text{mean}) \cdot \text{scale}$$
+# Below, `compress` gives $\mu$ and $\log \sigma^2$, one after the other in the channels.
 
 # %%
 mean, log_variance = space.compress(unseen[64]).chunk(2, dim=1)
@@ -203,7 +219,8 @@ for name, numbers in (("latents", mean), ("scaled", scaled)):
 print(f"the encoder's own noise has a deviation of {(log_variance / 2).exp().mean():.2f}")
 
 # %% [markdown]
-# One number serves all channels here, though they differ; `LatentConfig(mean=..., scale=...)` takes
+# The deviation is not quite 1: mean and scale were measured at 32 pixels, and these emoji have 64.
+# One number serves all channels, though they differ; `LatentConfig(mean=..., scale=...)` takes
 # one a channel as well.
 #
 # ## Flow in latents
@@ -212,7 +229,8 @@ print(f"the encoder's own noise has a deviation of {(log_variance / 2).exp().mea
 # decoded at the end (the last line of [text_to_image.py](../flowbrush/text_to_image.py)). And since
 # the autoencoder learns no more, each picture is encoded *once*: `prepare` writes latents and text
 # features to a folder that is trained from. Here that is 64 emoji; on a cluster, millions of
-# pictures.
+# pictures. The latents' 16 x 16 places at 64 pixels are cut into patches of 4 x 4, and the 32 x 32
+# at 128 pixels into patches of 8 x 8: 16 tokens each time.
 
 
 # %%
@@ -229,8 +247,9 @@ small = painter_in_latents("learn-5-latent")
 large = painter_in_latents("learn-5-latent-128")
 
 # %% [markdown]
-# Each name is read as one vector, English and Japanese alike, as in the demo. Above at 64 pixels,
-# below at 128: a picture is 16 tokens in both, so it costs them nearly the same.
+# Each name is read as one vector by step 4's text encoder, English and Japanese alike, and painting
+# is guided as there. Above at 64 pixels, below at 128: with 16 tokens in both, a picture costs the
+# transformers nearly the same.
 
 # %%
 prompts = ["hot pepper", "とうがらし", "wrapped gift", "プレゼント"]
@@ -242,12 +261,14 @@ for painter in (small, large):
 # ## JiT: large patches of pixels
 #
 # Cut a picture of 128 x 128 pixels into patches of 32 x 32, and it is 16 tokens as well, with no
-# autoencoder at all. But now a token is 3,072 numbers, and the network between is 192 wide. What
-# has to pass through it?
+# autoencoder at all. But now a token is 3,072 numbers, and the network is 192 wide. Its last layer
+# is linear, so whatever it says of a patch lies in 192 directions of the 3,072, the same ones for
+# all patches. What has to fit into them?
 #
-# * To predict the **data**: a clean patch. Real patches lie near few directions of the 3,072.
-# * To predict the **velocity** = data - noise: the noise as well, which is equally strong along
-#   every direction, since $\text{Cov}(\text{data} - \text{noise}) = \text{Cov}(\text{data}) + I$.
+# * To predict the **data**: a clean patch. Real patches lie near few directions.
+# * To predict the **velocity** = data - noise: the noise as well. That is equally strong along
+#   every direction, and independent of the data: its covariance is $I$, and
+#   $\text{Cov}(\text{data} - \text{noise}) = \text{Cov}(\text{data}) + I$.
 #
 # So how much of each could the *best* 192 directions hold?
 
@@ -272,8 +293,9 @@ plt.show()
 
 # %% [markdown]
 # The same network, then, learns twice: the same pictures in the same order with the same noise. One
-# word is different. The loss is that of the velocity both times; a prediction of the data is turned
-# into a velocity ([flow/path.py](../flowbrush/flow/path.py)) by
+# word is different: `prediction` is "data" in the recipe, and then "velocity". The loss is that of
+# the velocity both times; a prediction of the data is turned into a velocity
+# ([flow/path.py](../flowbrush/flow/path.py)) by
 # $$\text{velocity} = \frac{\text{data} - x_t}{1 - t}$$
 # Here $x_t$ is at hand, with all its noise: the noise comes from *outside* the network, and need
 # not pass through it.
@@ -294,15 +316,16 @@ for name, painter in runs.items():
     display(contact_sheet(painter.generate(prompts), prompts))
 
 # %% [markdown]
-# The second network has learned the emoji as well. What it cannot do is take away noise that does
-# not fit through it: a velocity points from the noise to the data, and most of it never gets out.
+# The network that predicts velocity has learned the emoji as well. What it cannot do is take the
+# noise away: all but 192 of the 3,072 directions are out of its reach, so about 94 % of the
+# noise that painting begins with is there at the end.
 #
 # ## Which is better?
 #
 # Each paints all that it has learned, by the English and by the Japanese name. *Right first* asks
 # whether the nearest of the 64 real pictures is the one that was asked for, as
-# `flowbrush evaluate RUN` does. Even a noisy picture passes easily, so beside it stands how near
-# the painted picture comes to the real one, in dB.
+# `flowbrush evaluate RUN` does. Even a noisy picture passes easily, so below it stands how near the
+# painted picture comes to the real one, in dB of PSNR. In brackets are 95 % intervals.
 
 # %%
 print(table({name: judged(painter, 4 if quick else 0) for name, painter in runs.items()}))
@@ -319,25 +342,27 @@ print(f"The autoencoder was learned by {flops / 1e12:.1f} TFLOP, once for all th
 print(f"its decoder has {decoder / 1e6:.1f} M weights.")
 
 # %% [markdown]
-# For as many FLOPs of the transformer, latents come nearer to the real pictures: their ground is
-# clean where pixels keep a grain, and nothing shows where one patch ends. Two things speak for
-# pixels. The autoencoder cost four times as much as either run; it pays when many models share it,
-# not for 64 emoji. And what is painted in latents comes no nearer than what the decoder gives back,
-# 28.1 dB, while pixels go on improving: with a third more pictures (`--train.pictures 16000`) they
-# reached 25.2 dB. That *right first* passes the noisy pictures as well is a lesson too: look at
-# pictures, and never trust one figure.
+# For as many FLOPs of the transformer (12,000 pictures in pixels, 16,000 in latents, whose patches
+# have fewer numbers), latents come nearer to the real pictures: their white ground is clean where
+# pixels keep a grain, and nothing shows where one patch ends. Two things speak for pixels. The
+# autoencoder cost four times as much as either run; it pays when many models share it, not for 64
+# emoji. And what is painted in latents hardly comes nearer than what the decoder gives back, 28.1
+# dB, while pixels go on improving: with 16,000 pictures too (`--train.pictures 16000`) they reached
+# 25.2 dB. That *right first* passes the noisy pictures as well is a lesson too: look at pictures,
+# and never trust one figure.
 #
 # ## Exercises
 #
 # **1. Large pictures want more noise.** In a large picture neighbouring pixels say the same, so it
 # shows through much noise, and `learn-5-pixels` shifts its times towards the noise, by `shift=4.0`
-# (Esser et al. 2024; [flow/times.py](../flowbrush/flow/times.py)). Give `shift=1.0` to
-# `jit.flow.times` and to `jit.sampling` by `replace`, there with `interval=(0.1, 0.8)`, and another
-# `name`; train it and look. (A minute or two.)
+# (Esser et al. 2024; [flow/times.py](../flowbrush/flow/times.py)). Undo that: by `replace`, give
+# `shift=1.0` to `jit.flow.times`, `shift=1.0, interval=(0.1, 0.8)` to `jit.sampling` (the times at
+# which guidance acts are shifted, too), and another `name` to the whole. Train it like `other`
+# above, look, and print its `table`. (A minute or two.)
 #
 # <details><summary>Answer</summary>
 #
-# The patches are right, and in the wrong places: skulls with four eyes, a book in pieces. Right
+# The patches are right, and in the wrong places: skulls with four eyes, a pepper in pieces. Right
 # first falls to 86 % (77 to 95 %) in English and 83 % (73 to 93 %) in Japanese, and 12.9 dB are
 # left. What goes where is decided early, in much noise; without the shift the network hardly ever
 # practises that.
@@ -345,8 +370,8 @@ print(f"its decoder has {decoder / 1e6:.1f} M weights.")
 # </details>
 #
 # **2. Without KL.** Train `replace(learned, name="learn-5-no-kl", loss=replace(learned.loss,
-# kl=0.0), train=replace(learned.train, pictures=6_000))` and print the three figures of "Why
-# latents are scaled" for it. What has changed? (A minute.)
+# kl=0.0), train=replace(learned.train, pictures=6_000))`, build its space as above, and print the
+# figures of "Why latents are scaled" for it. What has changed? (A minute.)
 #
 # <details><summary>Answer</summary>
 #
@@ -359,20 +384,24 @@ print(f"its decoder has {decoder / 1e6:.1f} M weights.")
 #
 # **3. Fewer steps.** Paint `prompts` by
 # `large.generate(prompts, replace(large.config.sampling, steps=n))` for `n` = 1, 2, 4 and 8. How
-# many does it need? Then try `scale=1.0` as well, which is no guidance. (Seconds.)
+# many does it need? Then try `scale=1.0` as well, which is no guidance. For figures, paint
+# `what.captions` instead, and take `psnr(torch.cat([real, real]), painted).mean()`. (Seconds.)
 #
 # <details><summary>Answer</summary>
 #
 # One is enough! Over all names, as above, it has 26.3 dB, and eight steps 26.5. A name stands for
 # one picture here, so nothing is left for the noise to decide, and the first guess is right. But 2
-# and 4 steps have 20.8 and 20.7: guidance pushes away from what is painted without a name, and over
-# so long a step it pushes too far. With `scale=1.0` two steps have 26.7 dB.
+# and 4 steps have 20.8 and 20.7. Guidance acts at times from 0.05 to 0.67 only
+# (`large.config.sampling.interval`), and their *last* step begins there: it pushes away from what
+# is painted without a name, and no step follows to mend that. The last of eight steps begins at
+# 0.78, the only one of one at 0. With `interval=(0.05, 1.0)` eight steps have 20.6 as well; with
+# `scale=1.0` two have 26.7.
 #
 # </details>
 #
-# **4. Languages it has never learned.** `of_run(large.config, 0, ("de", "zh"))` of
-# `flowbrush.evaluate.asked` holds the same emoji with German and Chinese names in `captions`. Paint
-# them, and judge them by `flowbrush.evaluate.measure.by_source(what, [painted])`. (Seconds.)
+# **4. Languages it has never learned.** `what = of_run(large.config, 0, ("de", "zh"))` holds the
+# same emoji with German and Chinese names in `what.captions`. Paint them, and judge them by
+# `by_source(what, [painted])`, imported from `flowbrush.evaluate.measure`. (Half a minute.)
 #
 # <details><summary>Answer</summary>
 #
