@@ -23,13 +23,13 @@ def test_a_signal_is_heard_when_it_is_asked_for(number: int) -> None:
 
 def test_sigterm_may_come_from_a_launcher_and_again_from_its_parent() -> None:
     with Interruption() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert stop.asked(CPU)
 
 
 def test_a_second_ctrl_c_ends_at_once() -> None:
     with Interruption():
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
