@@ -1,6 +1,5 @@
 """Signals are heard between two steps, however often they come."""
 
-import os
 import signal
 
 import pytest
@@ -16,7 +15,7 @@ CPU = Processes(torch.device("cpu"))
 def test_a_signal_is_heard_when_it_is_asked_for(number: int) -> None:
     with Interruption() as stop:
         assert not stop.asked(CPU)
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert stop.asked(CPU)
     assert stop.exit_status == 128 + number
 
