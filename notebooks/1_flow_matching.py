@@ -126,7 +126,7 @@ print(inspect.getsource(flow_loss))
 #
 # The network is as small as it gets. `Denoiser` wraps it into a *velocity field*: something that
 # takes `(x_t, t, condition)` and answers with a velocity. The condition is empty here; it will say
-# what to paint from [step 3](3_guidance.ipynb) on.
+# what to paint from [step 3](3_classes_and_guidance.ipynb) on.
 
 
 # %%
@@ -327,7 +327,7 @@ grid(painter.generate(["a digit"] * 40))
 
 # %%
 digit, times = painter.encoder(["a digit"]), [i / 30 for i in range(31)]
-noise = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(2))
+noise = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(4))
 with torch.no_grad():
     stops = along(painter.denoiser, noise, digit, times)[::3]
     expected = []
@@ -389,8 +389,8 @@ grid(painter.space.decode(torch.cat([*stops, *expected])), columns=11)
 # <details><summary>Answer</summary>
 #
 # One step paints ten times nearly the same blur. At $t = 0$ the noise says nothing about its digit,
-# so the velocity points to the mean of all digits, and one step goes there. Two steps show ghosts of
-# several digits, four are readable, and from eight on little changes.
+# so the velocity points to the mean of all digits, and one step goes there. Two steps show ghosts
+# of several digits, four are readable, and from eight on little changes.
 #
 # </details>
 #
