@@ -12,7 +12,7 @@
 # * why a network of patches had better predict the data than the velocity;
 # * how to count FLOPs, compare two networks fairly, and measure what they paint.
 #
-# **Time:** about 12 minutes of one CPU core, 3 of them for step 1's network if it is not there yet.
+# **Time:** about 12 minutes of one CPU core, 3 of them for step 1's network if it is not there.
 #
 # **Before:** [1 · Flow matching](1_flow_matching.ipynb) ·
 # **Next:** [3 · Classes and guidance](3_classes_and_guidance.ipynb)
