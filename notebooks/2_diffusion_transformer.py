@@ -264,8 +264,8 @@ axes.grid(alpha=0.3, axis="x")
 # velocity fails altogether ([step 5](5_latents.ipynb)). Had we stopped after two runs, we should
 # have praised the wrong change.
 #
-# FLOPs are not seconds either: the transformer took more CPU time for them, since so small a network
-# spends much of it between its computations.
+# FLOPs are not seconds either: the transformer took more CPU time for them, since so small a
+# network spends much of it between its computations.
 #
 # ## What the gates have learned
 #
