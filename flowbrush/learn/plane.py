@@ -24,7 +24,8 @@ def frame(axes: Axes, title: str = "") -> None:
 
 
 def dots(axes: Axes, points: Points, colour: str, size: float = 2.0) -> None:
-    axes.scatter(*points.flatten(1).T, s=size, color=colour, alpha=0.5, linewidths=0)
+    x, y = points.flatten(1).T
+    axes.scatter(x, y, s=size, color=colour, alpha=0.5, linewidths=0)
 
 
 def ways(axes: Axes, stops: Float[Tensor, "s n 2 1 1"], colour: str = WAY) -> None:
