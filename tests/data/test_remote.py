@@ -380,15 +380,11 @@ def test_many_threads_fetch_each_file_once_within_the_limit(tmp_path, served):
 def test_threads_that_crowd_a_small_folder_all_get_their_files(tmp_path, served):
     kept, data = files(tmp_path, limit=700_000), {f"/{i}": bytes([i]) * 300_000 for i in range(6)}
     served.files |= data
-    most = []
-
-    def read(i: int) -> bool:
-        found = content(kept, f"{served.url}/{i % 6}") == data[f"/{i % 6}"]
-        most.append(sum(p.stat().st_size for p in kept.folder.glob("*.copy") if p.exists()))
-        return found
-
     with ThreadPoolExecutor(6) as pool:
-        assert all(pool.map(read, range(36)))
+        found = pool.map(
+            lambda i: content(kept, f"{served.url}/{i % 6}") == data[f"/{i % 6}"], range(36)
+        )
+        assert all(found)
     assert copies(kept) <= 700_000
 
 
