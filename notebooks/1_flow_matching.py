@@ -327,7 +327,7 @@ grid(painter.generate(["a digit"] * 40))
 
 # %%
 digit, times = painter.encoder(["a digit"]), [i / 30 for i in range(31)]
-noise = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(4))
+noise = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(12))
 with torch.no_grad():
     stops = along(painter.denoiser, noise, digit, times)[::3]
     expected = []
