@@ -12,7 +12,10 @@
 # * what it costs: the higher the scale, the more obedient, thick and alike the digits are;
 # * at which times it matters, and how to measure that "a 7" gives a 7.
 #
-# About 6 minutes on two CPU cores. Next: [4 · Text](4_text.ipynb).
+# **Time:** 4 minutes on two CPU cores.
+#
+# **Before:** [2 · Diffusion transformer](2_diffusion_transformer.ipynb) ·
+# **Next:** [4 · Text](4_text.ipynb)
 
 # %%
 import inspect

@@ -13,9 +13,10 @@
 # * to see, word by word, which parts of a picture listen;
 # * to measure whether it paints what was asked for.
 #
-# It takes about seven minutes of one CPU core (measured: 6.8, most of it training).
+# **Time:** 5 minutes on two CPU cores, most of it training.
 #
-# Next: [5 · Latents](5_latents.ipynb).
+# **Before:** [3 · Classes and guidance](3_classes_and_guidance.ipynb) ·
+# **Next:** [5 · Latents](5_latents.ipynb)
 
 # %%
 import inspect

@@ -14,7 +14,7 @@
 # * to train text-to-image in latents that you trained yourself, at 64 and 128 pixels;
 # * why, in large patches of pixels, predicting the velocity fails and predicting the data does not.
 #
-# **Time:** about 8 minutes on two CPU cores.
+# **Time:** 7 minutes on two CPU cores.
 #
 # **Before:** [4 · Text](4_text.ipynb) · this is the last step
 
