@@ -224,7 +224,7 @@ print(f"The reader reads {accuracy:.1%} of 1,000 real digits right.")
 #
 # Now turn the scale up, with the same noise in every column.
 
-# %%
+# %% tags=["cover"]
 each = 2 if quick else 40
 asked = torch.arange(10).repeat(each)
 scales = [0, 1, 2, 3, 5, 7, 12]

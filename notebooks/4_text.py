@@ -175,7 +175,7 @@ painter = TextToImage.load(run)
 # The ten groups, twice in English, then twice in Japanese. Both languages start from the same
 # noises; since their vectors are close, they often end at nearly the same picture.
 
-# %%
+# %% tags=["cover"]
 seeds = [*range(10), *range(10, 20)]
 asked = [caption for language in languages for caption in 2 * captions[language]]
 contact_sheet(painter.generate(asked, seeds=seeds * len(languages)), asked, 10, 66)

@@ -251,7 +251,7 @@ large = painter_in_latents("learn-5-latent-128")
 # is guided as there. Above at 64 pixels, below at 128: with 16 tokens in both, a picture costs the
 # transformers nearly the same.
 
-# %%
+# %% tags=["cover"]
 prompts = ["hot pepper", "とうがらし", "wrapped gift", "プレゼント"]
 prompts += ["skull", "ドクロ", "OK button", "okマーク"]
 for painter in (small, large):

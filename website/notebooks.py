@@ -13,11 +13,16 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass
 class NotebookPage:
-    """A notebook with what its cells showed. pictures: by their names, beside the page."""
+    """A notebook with what its cells showed.
+
+    pictures: by their names, beside the page. cover: the name of the one that stands for it, which
+    is the last of the cell with the tag "cover", or of all.
+    """
 
     name: str
     markdown: str = ""
     pictures: dict[str, bytes] = field(default_factory=dict)
+    cover: str = ""
 
     def show(self, output: dict[str, Any]) -> None:
         """Append what a cell showed."""
@@ -42,6 +47,8 @@ class NotebookPage:
             self._append(_fenced(source, "{ .python }"))
             for output in cell.get("outputs", []):
                 self.show(output)
+            if self.pictures and "cover" in cell["metadata"].get("tags", []):
+                self.cover = list(self.pictures)[-1]
 
 
 def found(root: Path) -> list[Path]:
@@ -54,11 +61,13 @@ def read(path: Path) -> NotebookPage:
     page = NotebookPage(path.stem)
     for cell in json.loads(path.read_text("utf-8"))["cells"]:
         page.add(cell)
+    if page.pictures and not page.cover:
+        page.cover = list(page.pictures)[-1]
     return page
 
 
 def overview(root: Path) -> str:
-    """Each of them with its last picture and its own first words."""
+    """Each of them with its cover and its own first words."""
     return "\n".join(_step(read(path)) for path in found(root))
 
 
@@ -68,9 +77,8 @@ def _step(page: NotebookPage) -> str:
     first = rest.partition("\n```")[0].partition("\n## ")[0].strip()
     first = re.sub(r"\]\((?=[\w.-]+\.ipynb)", "](../notebooks/", first)  # as from docs/
     lines = [f"## [{title}]({link})", ""]
-    if page.pictures:
-        picture = f"learning-path/{page.name}/{list(page.pictures)[-1]}"
-        lines += [f"[![{title}]({picture}){{ .step }}]({link})", ""]
+    if page.cover:
+        lines += [f"[![{title}](learning-path/{page.name}/{page.cover}){{ .step }}]({link})", ""]
     return "\n".join([*lines, re.sub(r"^#+ ", "#### ", first, flags=re.MULTILINE), ""])
 
 

@@ -74,6 +74,10 @@ def notebook(*cells: dict[str, Any]) -> str:
     return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 
 
+def code(source: str, outputs: list[dict[str, Any]], **metadata: Any) -> dict[str, Any]:
+    return {"cell_type": "code", "source": source, "outputs": outputs, "metadata": metadata}
+
+
 def test_a_notebook_becomes_a_page(made_by: Any, tmp_path: Path) -> None:
     shown = [
         {"output_type": "stream", "name": "stdout", "text": ["one\n", "```\n"]},
@@ -85,16 +89,18 @@ def test_a_notebook_becomes_a_page(made_by: Any, tmp_path: Path) -> None:
     path.write_text(
         notebook(
             {"cell_type": "markdown", "source": ["# First\n", "\n", "About 5 minutes."]},
-            {"cell_type": "code", "source": "print('one')", "outputs": shown},
+            code("print('one')", shown, tags=["cover"]),
             {
                 "cell_type": "markdown",
                 "source": "<details><summary>Answer</summary>\n\nb\n\n</details>",
             },
+            code("another", shown[1:2]),
         )
     )
     notebooks = made_by("notebooks")
     page = notebooks.read(path)
-    assert page.pictures == {"figure-1.png": b"\x89PNG, as far as the page is concerned"}
+    picture = b"\x89PNG, as far as the page is concerned"
+    assert page.pictures == {"figure-1.png": picture, "figure-2.png": picture}
     assert "``` { .python }\nprint('one')\n```" in page.markdown
     assert "```` { .text .output .no-copy }\none\n```\n````" in page.markdown
     assert "\n2\n```" in page.markdown
