@@ -1,4 +1,4 @@
-"""Docstrings for the reference: what is said of a parameter, or of an error, begins a line."""
+"""Docstrings for the reference: what is said of a parameter, result or error begins a line."""
 
 import re
 from typing import Any
@@ -7,6 +7,7 @@ import griffe
 
 SAID = re.compile(r"^(?P<names>\w+(?:, \w+)*): ", re.MULTILINE)
 RAISES = re.compile(r"(?:^|(?<=\. ))Raises (?P<error>[A-Z]\w+)", re.MULTILINE)
+RETURNS = re.compile(r"(?:^|(?<=\. ))(?=Returns )", re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):
@@ -27,5 +28,5 @@ def _tell(thing: griffe.Object, names: set[str]) -> None:
         said = found["names"].split(", ")
         return f"\n\n- {', '.join(f'`{n}`' for n in said)}: " if {*said} <= names else found[0]
 
-    text = SAID.sub(item, thing.docstring.value)
+    text = RETURNS.sub("\n\n", SAID.sub(item, thing.docstring.value))
     thing.docstring.value = RAISES.sub(r"\n\nRaises `\g<error>`", text)
