@@ -102,8 +102,10 @@ for way, steps in costs.items():
 # $\mu + \sigma \epsilon$, where $\epsilon$ is standard normal noise. The loss is the error of the
 # decoded picture $\hat{x}$ against the real one $x$ and, with a small weight $\lambda$, the KL
 # divergence of that draw from standard normal noise:
-# $$\sum_{\text{picture}} \left( |\hat{x} - x| + (\hat{x} - x)^2 \right)
-# + \lambda \sum_{\text{map}} \tfrac{1}{2} \left( \mu^2 + \sigma^2 - 1 - \log \sigma^2 \right)$$
+#
+# $$\sum_{\text{picture}} \left( |\hat{x} - x| + (\hat{x} - x)^2 \right) + \lambda
+# \sum_{\text{map}} \tfrac{1}{2} \left( \mu^2 + \sigma^2 - 1 - \log \sigma^2 \right)$$
+#
 # all divided by how many numbers the picture has. Without the KL term the encoder could spread its
 # latents as far apart as it likes, until $\sigma$ no longer matters beside them. With it a wide
 # latent and a small $\sigma$ have a price, so latents stay within bounds, and the decoder learns to

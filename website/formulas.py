@@ -9,15 +9,18 @@ from mkdocs.exceptions import PluginError
 # As pymdownx.arithmatex leaves them.
 INLINE = re.compile(r'<span class="arithmatex">\\\((.+?)\\\)</span>', re.DOTALL)
 BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.+?)\\\]\s*</div>', re.DOTALL)
+CODE = re.compile(r"<code.*?</code>", re.DOTALL)
 
 
 def as_mathml(page: str, uri: str) -> str:
-    """The page's HTML with its formulas. Raises PluginError for one that is not understood."""
+    """The page's HTML with its formulas. Raises PluginError for one that is not seen or understood."""
 
     def block(found: re.Match[str]) -> str:
         return f'<div class="formula">{_mathml(found[1], "block", uri)}</div>'
 
     page = BLOCK.sub(block, page)
+    if "$$" in CODE.sub("", page):
+        raise PluginError(f"{uri}: a formula was not seen: does a line of it begin like a list?")
     return INLINE.sub(lambda found: _mathml(found[1], "inline", uri), page)
 
 
