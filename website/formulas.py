@@ -13,7 +13,7 @@ CODE = re.compile(r"<code.*?</code>", re.DOTALL)
 
 
 def as_mathml(page: str, uri: str) -> str:
-    """The page's HTML with its formulas. Raises PluginError for one that is not seen or understood."""
+    """The page's HTML with its formulas. Raises PluginError for one not seen or not understood."""
 
     def block(found: re.Match[str]) -> str:
         return f'<div class="formula">{_mathml(found[1], "block", uri)}</div>'

@@ -148,7 +148,7 @@ def test_formulas_become_mathml_and_what_has_none_is_told(made_by: Any) -> None:
     with pytest.raises(Exception, match=r"a\.md.*\\nosuch"):
         formulas.as_mathml(r'<span class="arithmatex">\(\nosuch x\)</span>', "a.md")
     assert formulas.as_mathml("<code>$$ x $$</code>", "a.md") == "<code>$$ x $$</code>"
-    with pytest.raises(Exception, match="a.md: a formula was not seen"):
+    with pytest.raises(Exception, match=r"a\.md: a formula was not seen"):
         formulas.as_mathml("<p>$$a</p><ul><li>b$$</li></ul>", "a.md")
 
 
