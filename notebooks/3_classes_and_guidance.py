@@ -64,7 +64,7 @@ print("no class:     ", labels.null.label.tolist())
 # %% [markdown]
 # Inside the network the number $y$ looks up a row $E_y$ of a table of $10 + 1$ learned vectors. The
 # row is added to the vector of the time, and the sum $c$ modulates every block (it scales and
-# shifts what the block computes with), as the time alone did in step 2:
+# shifts what the block computes with), as in step 2, where the only label said nothing:
 #
 # $$c = \mathrm{time}(t) + E_y$$
 
@@ -72,11 +72,10 @@ print("no class:     ", labels.null.label.tolist())
 print(inspect.getsource(JiT.vector))
 
 # %% [markdown]
-# (`pooled` is for text, and `None` here.) The network of this step is a small
-# [JiT](../flowbrush/backbones/jit.py) instead of step 2's DiT. Both are transformers and both have
-# this method. JiT says the class once more: it puts $E_y$ beside the patches, as a few tokens that
-# they can attend to. It predicts the *data* (the velocity follows from it), gets along with patches
-# of 7 pixels, and so learns readable digits within minutes; [step 5](5_latents.ipynb) says why.
+# (`pooled` is for text, and `None` here.) The network is a small
+# [JiT](../flowbrush/backbones/jit.py) like step 2's. It says the class once more: $E_y$ stands
+# beside the patches, now as four tokens, which they can attend to. As in step 2 it predicts the
+# *data*, and the velocity follows from it.
 #
 # ## One network, two velocity fields
 #

@@ -160,7 +160,7 @@ contact_sheet(shown, [", ".join(example.captions.values()) for example in exampl
 # ## Training
 #
 # A picture of 32 pixels in patches of 4 makes 8 x 8 = 64 patches. The network predicts the data, as
-# in step 3 (step 5 says why), and the velocity follows from it. The recipe is
+# in steps 2 and 3, and the velocity follows from it. The recipe is
 # [recipes/learn.py](../flowbrush/recipes/learn.py), `learn_4_text`; on the command line, `flowbrush
 # train learn-4-text`.
 
