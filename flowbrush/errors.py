@@ -8,6 +8,14 @@ class UserError(Exception):
     """One line that names the field or file and says how to mend it."""
 
 
+class AnotherRun(UserError):
+    """A folder holds a run of other choices. found: what it holds, without the mend."""
+
+    def __init__(self, found: str, mend: str) -> None:
+        super().__init__(f"{found}; {mend}")
+        self.found = found
+
+
 class FirstError(UserError):
     """Of several processes' errors the first, the one to say: the others follow from it."""
 

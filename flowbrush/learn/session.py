@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from flowbrush.autoencoding import AutoencoderExperiment, Experiment
-from flowbrush.errors import UserError
+from flowbrush.errors import AnotherRun, UserError
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.processes import joined_processes
 from flowbrush.train.autoencoder import train_autoencoder
@@ -42,11 +42,14 @@ def trained(config: Experiment, quick: bool = False) -> Path:
     """
     run = Path("runs", "quick", config.name) if quick else Path("runs", config.name)
     config = shortened(config) if quick else config
-    with joined_processes("auto") as processes:
-        if isinstance(config, AutoencoderExperiment):
-            status = train_autoencoder(config, run, processes, ("watch.",))
-        else:
-            status = train(config, run, processes, ("watch.",))
+    try:
+        with joined_processes("auto") as processes:
+            if isinstance(config, AutoencoderExperiment):
+                status = train_autoencoder(config, run, processes, ("watch.",))
+            else:
+                status = train(config, run, processes, ("watch.",))
+    except AnotherRun as error:
+        raise UserError(f'{error.found}; name this one: replace(config, name="...")') from None
     if status:
         raise KeyboardInterrupt(f"{run} is saved; run the cell again and it goes on")
     return run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flowbrush import config_io
 from flowbrush.autoencoding import Experiment, load_experiment
-from flowbrush.errors import UserError
+from flowbrush.errors import AnotherRun, UserError
 from flowbrush.experiment import CONFIG_FILE, is_run
 
 ATTRIBUTION_FILE = "ATTRIBUTION.txt"
@@ -22,7 +22,7 @@ def opened(
 
     attribution: whom the pictures are due to; kept in the folder: what the run paints owes it too.
     changeable: dotted names, or beginnings of them, of what may differ from the run's config.
-    Raises UserError where something else differs, or another process is at it.
+    Raises AnotherRun where something else differs, UserError where another process is at it.
     """
     if is_run(run):
         _same_config(run, config, changeable)
@@ -55,15 +55,15 @@ def opened(
 def _same_config(run: Path, config: Experiment, changeable: tuple[str, ...]) -> None:
     begun = load_experiment(run)
     if type(begun) is not type(config):
-        raise UserError(
-            f"{run}: the run of another kind of model; choose another folder with --run"
+        raise AnotherRun(
+            f"{run}: the run of another kind of model", "choose another folder with --run"
         )
     found = config_io.differences(begun, config)
     other = {name: pair for name, pair in found.items() if not name.startswith(changeable)}
     if other:
         name, (before, now) = next(iter(other.items()))
         more = f" and {len(other) - 1} more" if len(other) > 1 else ""
-        raise UserError(
-            f"{run}: begun with another config ({name} was {before}, is now {now}{more}); "
-            f"choose another folder with --run, or go on with: flowbrush train {run}"
+        raise AnotherRun(
+            f"{run}: begun with another config ({name} was {before}, is now {now}{more})",
+            f"choose another folder with --run, or go on with: flowbrush train {run}",
         )

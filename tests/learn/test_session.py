@@ -40,7 +40,7 @@ def test_quick_is_a_few_steps_in_a_folder_of_its_own(config: ExperimentConfig) -
 
 def test_other_choices_under_the_same_name_are_refused(config: ExperimentConfig) -> None:
     trained(config, quick=True)
-    with pytest.raises(UserError, match=r"train\.lr was"):
+    with pytest.raises(UserError, match=r"train\.lr was .*; name this one: replace\(config, name="):
         trained(replace(config, train=replace(config.train, lr=5e-4)), quick=True)
 
 

@@ -40,6 +40,7 @@ def test_what_is_committed_was_made_of_the_text(path: Path) -> None:
     shown = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
     assert [c.source for c in shown.cells] == [c.source for c in text.cells]
     assert any(c.get("outputs") for c in shown.cells)
+    assert " at 0x" not in str(shown), "an object was shown instead of a result"
     assert path.with_suffix(".ipynb").stat().st_size < MOST_BYTES
 
 
