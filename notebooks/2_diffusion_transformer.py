@@ -334,7 +334,8 @@ plt.show()
 #     cos, sin = rotary_2d(*arguments)
 #     return jit.Rotary(torch.ones_like(cos), torch.zeros_like(sin))
 #
-# jit.sincos_2d, jit.rotary_2d = nowhere, rotary_2d  # then: sincos_2d, unturned; nowhere, unturned
+# # and then sincos_2d, unturned; and nowhere, unturned
+# jit.sincos_2d, jit.rotary_2d = nowhere, rotary_2d
 # pictures = painters["transformer"].generate(["a digit"] * 1000)
 # judged("no sines", pictures)
 # grid(pictures[:20], columns=20)
