@@ -36,7 +36,7 @@ from flowbrush.evaluate.intervals import of_share
 from flowbrush.evaluate.metrics import fid, precision, recall
 from flowbrush.flow.path import to_velocity
 from flowbrush.learn.digits import train_reader
-from flowbrush.learn.drawing import grid
+from flowbrush.learn.drawing import BLUE, grid
 from flowbrush.learn.session import begin, trained
 from flowbrush.plan.flops import LEARNING, forward_flops, skeleton
 from flowbrush.shapes import ConditionShapes, Shapes
@@ -266,8 +266,8 @@ grid(torch.cat([pictures[:20] for pictures in painted.values()]), columns=20)
 # %%
 _, axes = plt.subplots(figsize=(7, 2.4), layout="constrained")
 for place, one in enumerate(reversed(distances.values())):
-    axes.plot([one.low, one.high], [place, place], color="#0072B2", linewidth=4, alpha=0.4)
-    axes.plot(one.value, place, "o", color="#0072B2")
+    axes.plot([one.low, one.high], [place, place], color=BLUE, linewidth=4, alpha=0.4)
+    axes.plot(one.value, place, "o", color=BLUE)
 axes.set_yticks(range(len(distances)), reversed(distances))
 axes.set(xlabel="Fréchet distance to real digits (less is better), with its 95 % interval")
 axes.set_xlim(left=0)

@@ -32,7 +32,7 @@ from flowbrush.data.source import stacked
 from flowbrush.flow.guidance import Guided
 from flowbrush.flow.path import interpolate
 from flowbrush.learn.digits import train_reader
-from flowbrush.learn.drawing import grid
+from flowbrush.learn.drawing import BLUE, grid
 from flowbrush.learn.guidance import (
     Judge,
     Velocities,
@@ -187,7 +187,7 @@ for t in times:
     _, null, given = velocities(sevens, "7", t)
     apart.append(float((1 - t) * (given - null).square().mean().sqrt()))
 plt.figure(figsize=(6, 2.6))
-plt.plot(times, apart, color="#0072B2")
+plt.plot(times, apart, color=BLUE)
 plt.xlabel("t: noise on the left, data on the right")
 plt.ylabel("with and without a class\n(RMS; black is -1, white 1)")
 plt.gca().spines[["top", "right"]].set_visible(False)

@@ -35,7 +35,7 @@ from flowbrush.evaluate.asked import of_run
 from flowbrush.evaluate.intervals import of_mean
 from flowbrush.evaluate.reconstruction import psnr, readable, reconstructed
 from flowbrush.learn.cost import cost, draw_costs
-from flowbrush.learn.drawing import grid
+from flowbrush.learn.drawing import BLUE, VERMILION, grid
 from flowbrush.learn.judging import judged, table
 from flowbrush.learn.latents import blended, draw_channels, explained, patches, variances
 from flowbrush.learn.session import begin, trained
@@ -281,8 +281,8 @@ emoji = next(readable(sources[jit.size], 300, together=300))
 data = variances(patches(emoji.float() / 127.5 - 1, patch))
 fig, ax = plt.subplots(figsize=(6.5, 3), layout="constrained")
 for name, along, colour in (
-    ("data", data, "#0072b2"),
-    ("velocity", data + 1, "#d55e00"),
+    ("data", data, BLUE),
+    ("velocity", data + 1, VERMILION),
     ("noise", torch.ones_like(data), "#999999"),
 ):
     share = explained(along)

@@ -13,13 +13,13 @@ from matplotlib.axes import Axes
 
 from flowbrush.backbones import JiTConfig
 from flowbrush.experiment import ExperimentConfig
+from flowbrush.learn.drawing import BLUE, VERMILION
 from flowbrush.plan.flops import LEARNING, forward_flops, skeleton
 from flowbrush.plan.here import step_seconds
 from flowbrush.plan.live import step_memory
 from flowbrush.processes import choose_device, choose_dtype
 from flowbrush.shapes import ConditionShapes, Shapes
 
-COLOURS = ("#d55e00", "#0072b2")  # told apart by the colour-blind (Okabe & Ito 2008)
 MOST_TIMED = 1024  # tokens of a picture; a step of more takes a CPU too long
 
 
@@ -81,7 +81,7 @@ def draw_costs(axes: Iterable[Axes], costs: Mapping[str, Sequence[Cost]]) -> Non
         ("seconds", 1, "seconds, measured"),
     )
     for ax, (field, unit, name) in zip(axes, units, strict=True):
-        for (way, steps), colour in zip(costs.items(), COLOURS, strict=False):
+        for (way, steps), colour in zip(costs.items(), (VERMILION, BLUE), strict=False):
             sizes = [step.size for step in steps]
             numbers = [getattr(step, field) / unit for step in steps]
             ax.plot(sizes, numbers, "o-", color=colour, label=way)

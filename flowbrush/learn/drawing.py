@@ -1,4 +1,4 @@
-"""Pictures as a notebook shows them."""
+"""Pictures as a notebook shows them, and the colours of its drawings."""
 
 import torch
 from einops import rearrange
@@ -8,6 +8,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from flowbrush.contact_sheet import to_image
+
+# Told apart by every eye (Okabe & Ito 2008).
+BLUE, VERMILION, ORANGE, GREEN = "#0072B2", "#D55E00", "#E69F00", "#009E73"
 
 
 def grid(pictures: UInt8[Tensor, "b 3 H W"], columns: int = 10, enlarged: int = 2) -> Image.Image:

@@ -16,10 +16,9 @@ from flowbrush.data.source import stacked
 from flowbrush.evaluate.intervals import of_share
 from flowbrush.evaluate.metrics import fid
 from flowbrush.learn.digits import DigitReader
-from flowbrush.learn.drawing import grid
+from flowbrush.learn.drawing import BLUE, GREEN, ORANGE, grid
 from flowbrush.text_to_image import TextToImage
 
-BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"  # Okabe & Ito's, for every eye
 WHITE = 250  # of 255: a pixel from here on counts as wholly white
 
 

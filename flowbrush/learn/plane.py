@@ -10,8 +10,9 @@ from torch import Tensor
 
 from flowbrush.condition import Condition
 from flowbrush.flow.denoiser import VelocityField
+from flowbrush.learn.drawing import BLUE, VERMILION
 
-NOISE, DATA, WAY = "#0072B2", "#D55E00", "#555555"  # told apart by every eye (Okabe & Ito 2008)
+NOISE, DATA, WAY = BLUE, VERMILION, "#555555"
 EDGE = 3.0  # of what is drawn, on every side
 
 Points = Float[Tensor, "n 2 1 1"]
