@@ -73,7 +73,7 @@ class Moments:
         self._scatter = torch.zeros(width, width, dtype=torch.float64)
 
     def add(self, features: Float[Tensor, "n d"]) -> None:
-        """Errors: UserError for another width, or numbers that are not finite."""
+        """Raises UserError for another width, or numbers that are not finite."""
         if features.shape[1] != len(self._mean):
             raise UserError(f"features are {features.shape[1]} wide, not {len(self._mean)}")
         if len(features) == 0:
@@ -88,14 +88,14 @@ class Moments:
         self.count = together
 
     def gaussian(self) -> Gaussian:
-        """Errors: UserError before two pictures were added."""
+        """Raises UserError before two pictures were added."""
         if self.count < 2:
             raise UserError(f"2 pictures or more are needed, there are {self.count}")
         return Gaussian(self._mean.clone(), self._scatter / (self.count - 1), self.count)
 
 
 def gaussian(features: Float[Tensor, "n d"]) -> Gaussian:
-    """Mean and unbiased covariance. Errors: UserError for fewer than 2 pictures."""
+    """Mean and unbiased covariance. Raises UserError for fewer than 2 pictures."""
     moments = Moments(features.shape[1])
     moments.add(features)
     return moments.gaussian()
