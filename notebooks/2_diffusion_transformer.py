@@ -31,7 +31,7 @@ from flowbrush.backbones import jit
 from flowbrush.backbones.layers.embeddings import patchify, sincos_2d
 from flowbrush.backbones.layers.modulation import modulate
 from flowbrush.data import IdxConfig
-from flowbrush.data.source import stacked
+from flowbrush.data.source import all_pictures
 from flowbrush.evaluate.intervals import of_share
 from flowbrush.evaluate.metrics import fid, precision, recall
 from flowbrush.flow.path import to_velocity
@@ -56,7 +56,7 @@ begin(quick)
 
 # %%
 digits = IdxConfig().build(size=28)  # 5,000 real digits, as in step 1
-real = stacked([digits[i].picture for i in range(len(digits))])
+real = all_pictures(digits)
 picture = real[4100:4101]
 tokens = patchify(picture, 7)
 print(f"{tuple(picture.shape)} -> {tuple(tokens.shape)}: (batch, tokens, numbers in each)")

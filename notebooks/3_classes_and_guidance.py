@@ -28,7 +28,7 @@ from flowbrush import TextToImage, recipe
 from flowbrush.backbones.jit import JiT
 from flowbrush.contact_sheet import contact_sheet
 from flowbrush.data import IdxConfig
-from flowbrush.data.source import stacked
+from flowbrush.data.source import all_pictures
 from flowbrush.flow.guidance import Guided
 from flowbrush.flow.path import interpolate
 from flowbrush.learn.digits import train_reader
@@ -151,7 +151,7 @@ print(inspect.getsource(Guided.__call__))
 
 # %%
 source = IdxConfig().build(28)
-pictures = stacked([source[i].picture for i in range(len(source))])
+pictures = all_pictures(source)
 space, field = painter.space, painter.denoiser
 
 

@@ -30,6 +30,7 @@ from flowbrush import TextToImage
 from flowbrush.backbones.layers.attention import CrossAttention, attend
 from flowbrush.backbones.pixart import Block
 from flowbrush.contact_sheet import contact_sheet
+from flowbrush.data.source import stacked
 from flowbrush.evaluate.intervals import of_share
 from flowbrush.learn import captioned, text_drawing
 from flowbrush.learn.attention_maps import maps_at, recorded_attention
@@ -153,7 +154,7 @@ captions = {language: captioned.captions_of_classes(source, language) for langua
 
 # %%
 examples = [source[i * len(source) // 10 + i] for i in range(10)]
-shown = torch.stack([torch.from_numpy(example.picture).permute(2, 0, 1) for example in examples])
+shown = stacked([example.picture for example in examples])
 contact_sheet(shown, [", ".join(example.captions.values()) for example in examples], 5, 132)
 
 # %% [markdown]

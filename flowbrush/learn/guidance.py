@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flowbrush.condition import Condition
 from flowbrush.data.idx import Idx
-from flowbrush.data.source import stacked
+from flowbrush.data.source import all_pictures
 from flowbrush.evaluate.intervals import of_share
 from flowbrush.evaluate.metrics import fid
 from flowbrush.learn.digits import DigitReader
@@ -44,7 +44,7 @@ class Judge:
 
     def __init__(self, reader: DigitReader, source: Idx) -> None:
         self.reader = reader
-        pictures = stacked([source[i].picture for i in range(len(source))])
+        pictures = all_pictures(source)
         self.real, self.white = self._features(pictures), _white(pictures)
         self.spread = _spread(self.real, torch.from_numpy(source.labels).long())
 
