@@ -50,9 +50,13 @@ class Line(NamedTuple):
     x_mean: Float[Tensor, " d"]
     y_mean: Float[Tensor, " e"]
 
+    def moved(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
+        """Where the line takes each row, from y_mean."""
+        return (x - self.x_mean) @ self.matrix
+
     def of_x(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
         """Unit vectors, whose products with those of y are cosines."""
-        return normalize((x - self.x_mean) @ self.matrix)
+        return normalize(self.moved(x))
 
     def of_y(self, y: Float[Tensor, "m e"]) -> Float[Tensor, "m e"]:
         return normalize(y - self.y_mean)

@@ -76,7 +76,7 @@ def _fold(groups: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
 
 
 def _read(line: Line, x: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
-    return ((x - line.x_mean) @ line.matrix + line.y_mean).argmax(dim=1)
+    return (line.moved(x) + line.y_mean).argmax(dim=1)
 
 
 def counted(

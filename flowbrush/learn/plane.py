@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from torch import Tensor
 
 from flowbrush.condition import Condition
@@ -62,8 +63,9 @@ def clouds(
 
 def between(t: float) -> str:
     """The colour at time t: noise's at 0, data's at 1."""
-    ends = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in (NOISE, DATA)]
-    return "#" + "".join(f"{round((1 - t) * a + t * b):02x}" for a, b in zip(*ends, strict=True))
+    ends = zip(to_rgb(NOISE), to_rgb(DATA), strict=True)
+    red, green, blue = ((1 - t) * a + t * b for a, b in ends)
+    return to_hex((red, green, blue))
 
 
 @torch.no_grad()
