@@ -3,11 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny
+from tiny import tiny, untrained
 
 from flowbrush import TextToImage
 from flowbrush.errors import UserError
-from flowbrush.experiment import build_denoiser, build_shapes
 from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.processes import Processes
 from flowbrush.train.loop import train
@@ -19,13 +18,11 @@ PROMPTS = ["a large red circle", "青い四角が三つ", "a fox", ""] * 4
 @pytest.fixture(scope="module")
 def painter() -> TextToImage:
     """Random weights everywhere, so that every part of the network has its say."""
-    config = replace(tiny(), sampling=SamplingConfig(steps=4))
-    encoder, space = config.text.build(CPU), config.space.build(CPU)
-    denoiser = build_denoiser(config, build_shapes(config, space, encoder), CPU)
+    painter = untrained(replace(tiny(), sampling=SamplingConfig(steps=4)))
     torch.manual_seed(1)
-    for weight in denoiser.parameters():
+    for weight in painter.denoiser.parameters():
         torch.nn.init.normal_(weight, std=0.2)
-    return TextToImage(config, denoiser, encoder, space, CPU)
+    return painter
 
 
 def test_a_prompt_and_a_seed_give_the_same_picture_alone_and_in_a_batch_of_16(

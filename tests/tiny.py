@@ -2,12 +2,21 @@
 
 from dataclasses import replace
 
+import torch
+
 from flowbrush.backbones import DiTConfig, JiTConfig
 from flowbrush.data import ShapesWorldConfig
 from flowbrush.data.batches import BatchConfig
-from flowbrush.experiment import ExperimentConfig, TrainConfig, WatchConfig
+from flowbrush.experiment import (
+    ExperimentConfig,
+    TrainConfig,
+    WatchConfig,
+    build_denoiser,
+    build_shapes,
+)
 from flowbrush.flow.denoiser import FlowConfig
 from flowbrush.flow.sampling import SamplingConfig
+from flowbrush.text_to_image import TextToImage
 
 
 def tiny() -> ExperimentConfig:
@@ -35,6 +44,14 @@ def tiny() -> ExperimentConfig:
             log=16, checkpoint=40, preview=80, prompts=("a large red circle", "青い四角が三つ")
         ),
     )
+
+
+def untrained(config: ExperimentConfig) -> TextToImage:
+    """What would paint, if it had learned anything."""
+    device = torch.device("cpu")
+    encoder, space = config.text.build(device), config.space.build(device)
+    denoiser = build_denoiser(config, build_shapes(config, space, encoder), device)
+    return TextToImage(config, denoiser, encoder, space, device)
 
 
 def longer() -> ExperimentConfig:

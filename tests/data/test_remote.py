@@ -366,25 +366,26 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path, served):
     assert copies(kept) == len(CONTENT)
 
 
-def test_many_threads_fetch_each_file_once_within_the_limit(tmp_path, served):
-    kept, data = files(tmp_path), {f"/{i}": bytes([i]) * 300_000 for i in range(6)}
+def crowd(kept: RemoteFiles, served, threads: int, times: int) -> bool:
+    """Whether each of the threads, all at once and again and again, gets what it asked for."""
+    data = {f"/{i}": bytes([i]) * 300_000 for i in range(6)}
     served.files |= data
-    with ThreadPoolExecutor(12) as pool:
-        found = pool.map(
-            lambda i: content(kept, f"{served.url}/{i % 6}") == data[f"/{i % 6}"], range(60)
+    with ThreadPoolExecutor(threads) as pool:
+        return all(
+            pool.map(
+                lambda i: content(kept, f"{served.url}/{i % 6}") == data[f"/{i % 6}"], range(times)
+            )
         )
-        assert all(found)
+
+
+def test_many_threads_fetch_each_file_once_within_the_limit(tmp_path, served):
+    assert crowd(files(tmp_path), served, threads=12, times=60)
     assert set(served.asked.values()) == {1}
 
 
 def test_threads_that_crowd_a_small_folder_all_get_their_files(tmp_path, served):
-    kept, data = files(tmp_path, limit=700_000), {f"/{i}": bytes([i]) * 300_000 for i in range(6)}
-    served.files |= data
-    with ThreadPoolExecutor(6) as pool:
-        found = pool.map(
-            lambda i: content(kept, f"{served.url}/{i % 6}") == data[f"/{i % 6}"], range(36)
-        )
-        assert all(found)
+    kept = files(tmp_path, limit=700_000)
+    assert crowd(kept, served, threads=6, times=36)
     assert copies(kept) <= 700_000
 
 

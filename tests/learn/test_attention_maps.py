@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import untrained
 
 from flowbrush.backbones import JiTConfig, PixArtConfig
 from flowbrush.backbones.layers.attention import CrossAttention
 from flowbrush.errors import UserError
-from flowbrush.experiment import ExperimentConfig, build_denoiser, build_shapes
+from flowbrush.experiment import ExperimentConfig
 from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.learn.attention_maps import Look, maps_at, probabilities, recorded_attention
 from flowbrush.text import SentenceConfig
@@ -17,9 +18,10 @@ from flowbrush.text_to_image import TextToImage
 
 CPU = torch.device("cpu")
 PROMPT = ["a red apple"]
+TINY = PixArtConfig(depth=2, width=16, heads=2, patch=4)
 
 
-def painter(backbone=PixArtConfig(depth=2, width=16, heads=2, patch=4)) -> TextToImage:  # noqa: B008
+def painter(backbone: PixArtConfig | JiTConfig = TINY) -> TextToImage:
     config = ExperimentConfig(
         size=16,
         text=SentenceConfig(words=4),
@@ -27,13 +29,14 @@ def painter(backbone=PixArtConfig(depth=2, width=16, heads=2, patch=4)) -> TextT
         sampling=SamplingConfig(steps=2, interval=(0.0, 0.4)),
     )
     config = replace(config, train=replace(config.train, precision="fp32"))
-    encoder, space = config.text.build(CPU), config.space.build(CPU)
-    denoiser = build_denoiser(config, build_shapes(config, space, encoder), CPU)
+    built = untrained(config)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for weight in denoiser.parameters():  # else the output is zero, whatever comes before it
+        for (
+            weight
+        ) in built.denoiser.parameters():  # else the output is zero, whatever comes before it
             torch.nn.init.normal_(weight, std=0.2)
-    return TextToImage(config, denoiser, encoder, space, CPU, frozen=True)
+    return TextToImage(config, built.denoiser, built.encoder, built.space, CPU, frozen=True)
 
 
 def hooks(network: torch.nn.Module) -> int:

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 from tiny import tiny
 
+from flowbrush.backbones import JiTConfig
 from flowbrush.errors import UserError
 from flowbrush.learn.cost import Cost, attention_flops, cost, draw_costs
 from flowbrush.shapes import ConditionShapes
@@ -26,9 +27,10 @@ def test_attention_is_the_part_that_grows_with_the_square() -> None:
     assert two.attention == 3 * depth * 4 * (4 + context) ** 2 * width
 
 
-def test_a_block_takes_24_n_d_squared_beside_attention() -> None:
-    config = tiny()
-    assert attention_flops(config.backbone, 10) == 2 * 4 * 100 * 16  # type: ignore[arg-type]
+def test_attention_takes_4_n_squared_d_in_each_block() -> None:
+    backbone = tiny().backbone
+    assert isinstance(backbone, JiTConfig)
+    assert attention_flops(backbone, 10) == 2 * 4 * 100 * 16
 
 
 def test_memory_grows_with_the_tokens_and_a_step_takes_time() -> None:

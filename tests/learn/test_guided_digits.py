@@ -4,9 +4,9 @@ import matplotlib
 import pytest
 import torch
 from matplotlib import pyplot as plt
+from tiny import untrained
 
 from flowbrush.data.idx import Idx, IdxConfig
-from flowbrush.experiment import build_denoiser, build_shapes
 from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.learn.digits import DigitReader
 from flowbrush.learn.guidance import (
@@ -35,10 +35,7 @@ def source() -> Idx:
 @pytest.fixture
 def painter() -> TextToImage:
     """Of the recipe's own shape, untrained."""
-    config, device = recipe("learn-3-guidance"), torch.device("cpu")
-    encoder, space = config.text.build(device), config.space.build(device)
-    denoiser = build_denoiser(config, build_shapes(config, space, encoder), device)
-    return TextToImage(config, denoiser, encoder, space, device)
+    return untrained(recipe("learn-3-guidance"))
 
 
 @pytest.fixture

@@ -3,23 +3,16 @@
 from dataclasses import replace
 
 import pytest
-import torch
-from tiny import tiny
+from tiny import tiny, untrained
 
 from flowbrush.data import EmojiConfig
-from flowbrush.experiment import build_denoiser, build_shapes
 from flowbrush.learn.judging import Judged, judged, table
 from flowbrush.plan.flops import LEARNING
-from flowbrush.text_to_image import TextToImage
 
 
 @pytest.fixture(scope="module")
 def found() -> Judged:
-    config = replace(tiny(), source=EmojiConfig(concepts=6))
-    device = torch.device("cpu")
-    encoder, space = config.text.build(device), config.space.build(device)
-    denoiser = build_denoiser(config, build_shapes(config, space, encoder), device)
-    return judged(TextToImage(config, denoiser, encoder, space, device), most=4)
+    return judged(untrained(replace(tiny(), source=EmojiConfig(concepts=6))), most=4)
 
 
 def test_every_name_is_painted_and_judged(found: Judged) -> None:
