@@ -82,6 +82,11 @@ def main() -> None:
     parser.add_argument("steps", nargs="*", help="1 to 5; none = all")
     parser.add_argument("--runs", type=Path, help="folder whose runs/ are kept and gone on with")
     chosen = parser.parse_args()
+    there = {path.name[0] for path in NOTEBOOKS}
+    if unknown := sorted({*chosen.steps} - there):
+        parser.error(f"there is no step {unknown[0]}; take some of {', '.join(sorted(there))}")
+    if chosen.runs and not chosen.runs.is_dir():
+        parser.error(f"--runs {chosen.runs}: no such folder; make it, or leave it out")
     for path in NOTEBOOKS:
         if chosen.steps and path.name[0] not in chosen.steps:
             continue

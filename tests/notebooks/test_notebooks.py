@@ -44,6 +44,27 @@ def test_what_is_committed_was_made_of_the_text(path: Path) -> None:
     assert path.with_suffix(".ipynb").stat().st_size < MOST_BYTES
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["1", "9"], "there is no step 9; take some of 1, 2, 3, 4, 5"),
+        (["1", "--runs", "nowhere"], "--runs nowhere: no such folder; make it, or leave it out"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_runs(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["run.py", *words])
+    with pytest.raises(SystemExit, match="2"):
+        run_module().main()
+    assert capsys.readouterr().err.endswith(f"error: {said}\n")
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_its_links_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text("utf-8"))
