@@ -15,7 +15,7 @@ docs: .venv/dev-is-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: .venv/dev-is-installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
 
 check: .venv/dev-is-installed
 	$(BIN)/ruff check

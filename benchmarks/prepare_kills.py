@@ -59,7 +59,7 @@ def actors() -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = " ".join(process.info["cmdline"] or [])
-        if words.startswith("ray::MapWorker"):  # others keep the cluster itself alive
+        if words.startswith("ray::Encoder"):  # others keep the cluster itself alive
             found.append(process)
     return found
 

@@ -1,5 +1,8 @@
 """Two actors of a Ray on this machine."""
 
+import os
+import re
+import subprocess
 import sys
 import threading
 import time
@@ -13,7 +16,11 @@ from tiny import tiny
 
 from flowbrush.data import PreparedConfig, ShapesWorldConfig
 from flowbrush.errors import UserError
+from flowbrush.experiment import ExperimentConfig
 from flowbrush.prepare.prepare import PrepareConfig, prepare
+from flowbrush.text import T5Config
+
+pytestmark = pytest.mark.xdist_group("ray")  # one Ray at a time
 
 
 def into(folder: Path, **choices: object) -> PrepareConfig:
@@ -64,17 +71,26 @@ def test_a_killed_actor_costs_its_shard_and_no_more(tmp_path: Path) -> None:
 def actors() -> list[psutil.Process]:
     """The processes that encode, of the Ray that this process began."""
     below = psutil.Process().children(recursive=True)
-    return [process for process in below if "ray::MapWorker" in " ".join(process.cmdline())]
+    return [process for process in below if "ray::Encoder" in " ".join(process.cmdline())]
 
 
-@pytest.mark.usefixtures("ray")
+def nowhere() -> ExperimentConfig:
+    """A recipe: its text model is missing."""
+    return replace(tiny(), text=T5Config(model="/nowhere"))
+
+
 def test_what_the_user_can_mend_is_said_in_one_line(tmp_path: Path) -> None:
-    from flowbrush.text import T5Config
-
-    config = replace(tiny(), text=T5Config(model=str(tmp_path / "nowhere")))
-    with pytest.raises(UserError, match="nowhere") as caught:
-        prepare(config, into(tmp_path / "ray", engine="ray"))
-    assert "\n" not in str(caught.value)
+    pytest.importorskip("ray")
+    command = [sys.executable, "-m", "flowbrush", "prepare", f"{__file__}:nowhere", "--shard", "20"]
+    done = subprocess.run(
+        [*command, "--to", str(tmp_path), "--engine", "ray"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.returncode == 2, done.stderr
+    said = "flowbrush: text: /nowhere is no folder; give one, or a hub's name"
+    assert said in re.split("[\r\n]+", done.stderr)
 
 
 def test_a_missing_ray_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
