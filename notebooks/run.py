@@ -11,6 +11,7 @@ hand.
 import argparse
 import base64
 import io
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from PIL import Image
 
@@ -92,7 +94,10 @@ def main() -> None:
             continue
         notebook, began = read(path), time.perf_counter()
         with tempfile.TemporaryDirectory() as fresh:
-            execute(notebook, chosen.runs or Path(fresh))
+            try:
+                execute(notebook, chosen.runs or Path(fresh))
+            except CellExecutionError as error:  # it says which cell, and what that said
+                sys.exit(f"{path.name}: {error}")
         nbformat.write(notebook, path.with_suffix(".ipynb"))
         print(f"{path.name}: {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
 
