@@ -104,11 +104,12 @@ def machines(folder: Path, *options: str, **more: str) -> Iterator[list[subproce
 
 def worker(agent: subprocess.Popen[bytes]) -> psutil.Process:
     """The process that an agent has started, once it is there."""
-    while True:
+    while agent.poll() is None:
         for child in psutil.Process(agent.pid).children():
             if "flowbrush" in child.cmdline():
                 return child
         time.sleep(0.05)
+    raise AssertionError(f"the agent ended with {agent.returncode} before it had a process")
 
 
 def wait_for(

@@ -59,7 +59,7 @@ def test_a_killed_actor_costs_its_shard_and_no_more(tmp_path: Path) -> None:
         actors()[0].kill()
         killed.append(True)
 
-    killer = threading.Thread(target=kill_one)
+    killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
     done = prepare(config, into(tmp_path / "ray", engine="ray", shard=200))
     killer.join()
