@@ -5,6 +5,7 @@ error left behind have ended the process with a status of their own.
 """
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -44,7 +45,6 @@ def encode_with_ray(work: Work, numbers: list[int], workers: int, device: str) -
     """
     try:
         import ray
-        from ray.util import ActorPool
     except ImportError:
         raise UserError("--engine ray: Ray is missing; pip install 'flowbrush[ray]'") from None
     if not ray.is_initialized():
@@ -55,14 +55,10 @@ def encode_with_ray(work: Work, numbers: list[int], workers: int, device: str) -
     gpus = int(device.startswith("cuda") or ("GPU" in ray.cluster_resources() and device == "auto"))
     actor: Any = ray.remote(Encoder).options(num_cpus=1, num_gpus=gpus, max_restarts=-1)
     encoders = [actor.remote(work, device) for _ in range(min(workers, len(numbers)))]
-
-    def encode(encoder: Any, number: int) -> Any:
-        return encoder.encode.options(max_task_retries=-1).remote(number)
-
     pictures = 0
     try:
         with tqdm(total=len(numbers), unit="shards") as bar:
-            for of_shard, refused in ActorPool(encoders).map_unordered(encode, numbers):
+            for of_shard, refused in _encoded(encoders, numbers):
                 if refused:
                     raise UserError(refused)
                 pictures += of_shard
@@ -71,3 +67,25 @@ def encode_with_ray(work: Work, numbers: list[int], workers: int, device: str) -
         for encoder in encoders:  # after the shard that it is at
             encoder.__ray_terminate__.remote()
     return pictures
+
+
+def _encoded(encoders: list[Any], numbers: list[int]) -> Iterator[tuple[int, str]]:
+    """What each shard came to, in the order that they end in.
+
+    An actor gets its first shard when it runs: there may be room for fewer than were asked for.
+    """
+    import ray
+
+    left = list(reversed(numbers))
+    starting = {encoder.__ray_ready__.remote(): encoder for encoder in encoders}
+    encoding: dict[Any, Any] = {}
+    while left or encoding:
+        (ended,), _ = ray.wait([*starting, *encoding])
+        if ended in encoding:
+            encoder = encoding.pop(ended)
+            yield ray.get(ended)
+        else:
+            encoder = starting.pop(ended)
+        if left:  # the retries are of this call alone: an actor's end is not to be tried again
+            again = encoder.encode.options(max_task_retries=-1)
+            encoding[again.remote(left.pop())] = encoder

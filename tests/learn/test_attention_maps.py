@@ -32,10 +32,8 @@ def painter(backbone: PixArtConfig | JiTConfig = TINY) -> TextToImage:
     built = untrained(config)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for (
-            weight
-        ) in built.denoiser.parameters():  # else the output is zero, whatever comes before it
-            torch.nn.init.normal_(weight, std=0.2)
+        for weight in built.denoiser.parameters():
+            torch.nn.init.normal_(weight, std=0.2)  # at zero, nothing before it would be heard
     return TextToImage(config, built.denoiser, built.encoder, built.space, CPU, frozen=True)
 
 

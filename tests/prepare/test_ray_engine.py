@@ -33,8 +33,10 @@ def digest(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[None]:
-    """One Ray for all tests, stopped after them."""
+    """One Ray of two cores for all tests, stopped after them."""
     ray = pytest.importorskip("ray")
+    local = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    ray.init(num_cpus=2, logging_level="error", **local)
     yield
     ray.shutdown()
 
@@ -72,6 +74,14 @@ def actors() -> list[psutil.Process]:
     """The processes that encode, of the Ray that this process began."""
     below = psutil.Process().children(recursive=True)
     return [process for process in below if "ray::Encoder" in " ".join(process.cmdline())]
+
+
+@pytest.mark.usefixtures("ray")
+def test_after_a_mistake_fewer_actors_than_asked_for_encode_everything(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="/nowhere is no folder"):
+        prepare(nowhere(), into(tmp_path / "mistaken", engine="ray"))
+    asked = into(tmp_path / "ray", engine="ray", workers=4, shard=40)
+    assert prepare(tiny(), asked).pictures == 200
 
 
 def nowhere() -> ExperimentConfig:
