@@ -16,8 +16,26 @@ try:
 except ImportError:  # it comes with the extra `data`; without it Pillow decodes all
     simplejpeg = None
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-KINDS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # not EPS, for which Pillow runs gs
+# What is decoded: Pillow's name of a format, and the endings of its files. Not EPS: Pillow would
+# run gs for it. A JPEG that holds several images (MPO) is a "JPEG".
+KINDS = {
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "JPEG2000": (".jp2", ".j2k", ".jpx"),
+    "PNG": (".png", ".apng"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+ENDINGS = tuple(ending for endings in KINDS.values() for ending in endings)
+# Endings of images that are not decoded: a source that passes over such a file counts it.
+UNDECODED_ENDINGS = (
+    *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".psd", ".psb", ".xcf", ".svg", ".svgz", ".eps"),
+    *(".tga", ".qoi", ".exr", ".hdr", ".dds", ".ico", ".pcx"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf", ".pef", ".srw"),  # cameras'
+)
 LARGEST_PICTURE = 100_000_000  # bytes, encoded
 TOO_LARGE = f"over {LARGEST_PICTURE // 10**6} MB"
 MOST_PIXELS = 100_000_000  # beyond it a picture is taken for a decompression bomb
@@ -38,7 +56,7 @@ def decode(encoded: bytes, size: Size, name: str) -> UInt8[np.ndarray, "H W 3"]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(encoded), formats=KINDS)
+            image = Image.open(io.BytesIO(encoded), formats=[*KINDS])
             if image.width * image.height > MOST_PIXELS:
                 raise UnreadablePicture(name, f"{image.width} x {image.height} pixels, too large")
             side = 2 * max(sides(size))
@@ -69,6 +87,16 @@ def _plain_jpeg(encoded: bytes, size: Size) -> UInt8[np.ndarray, "h w 3"] | None
         return None
 
 
+def undecoded(name: str) -> str:
+    """Why a file of this name is left out, if it is an image that cannot be decoded; else empty.
+
+    The cause is counted: `HEIC images, which cannot be decoded`.
+    """
+    ending = Path(name).suffix.lower()
+    known = ending in UNDECODED_ENDINGS
+    return f"{ending[1:].upper()} images, which cannot be decoded" if known else ""
+
+
 def sides(size: Size) -> tuple[int, int]:
     """Height and width."""
     return (size, size) if isinstance(size, int) else size
@@ -82,7 +110,7 @@ def aspect(encoded: io.BytesIO | Path) -> float:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(encoded, formats=KINDS) as image:
+            with Image.open(encoded, formats=[*KINDS]) as image:
                 # Else Pillow would look for it behind the pixels, and decode them.
                 exif = image.getexif() if "exif" in image.info else {}
                 lying = exif.get(ORIENTATION, 1) >= LYING

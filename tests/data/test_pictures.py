@@ -73,6 +73,24 @@ def test_a_damaged_jpeg_is_what_pillow_says_it_is(monkeypatch, at):
     assert found[0] == found[1]
 
 
+# -- which kinds are decoded
+
+
+@pytest.mark.parametrize("ending", pictures.ENDINGS)
+def test_every_ending_is_of_a_kind_that_is_decoded(ending):
+    Image.init()
+    kind = Image.EXTENSION.get(ending, "PPM")
+    image = Image.new("1" if ending == ".pbm" else "RGB", (8, 8), "white")
+    assert colour(decode(encoded(image, kind), 8, "x"), 4, 4) == WHITE
+    assert not pictures.undecoded(f"a{ending}")
+
+
+def test_an_image_that_cannot_be_decoded_has_its_cause():
+    assert pictures.undecoded("b/A.HEIC") == "HEIC images, which cannot be decoded"
+    assert not pictures.undecoded("a.txt")
+    assert not {*pictures.ENDINGS} & {*pictures.UNDECODED_ENDINGS}
+
+
 # -- which part of a picture
 
 
