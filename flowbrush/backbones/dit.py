@@ -31,7 +31,7 @@ class DiTConfig:
     qk_norm: bool = False  # RMS-norm queries and keys, as JaxFM does
     time_scale: float = 1.0  # the embedding sees time_scale * t: 1 for SiT, 10,000 for jax-flow
     pooled_text: bool = False  # a text's one vector instead of a label, as in jax-flow
-    double_output: bool = False  # as published: twice the channels, the second half unused
+    double_output: bool = False  # as published: twice the channels, the second half after it
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 4:
@@ -65,7 +65,10 @@ class Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """x_t, t and a class label or pooled text -> a prediction of the shape of x_t."""
+    """x_t, t and a class label or pooled text -> a prediction of the shape of x_t.
+
+    Of a double output it is the first half; the second says variances, or nothing.
+    """
 
     def __init__(self, config: DiTConfig, shapes: Shapes) -> None:
         super().__init__()
@@ -76,9 +79,8 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = Modulation(width, 2)
-        self.channels = shapes.channels
-        said = shapes.channels * (2 if config.double_output else 1)
-        self.output = Linear(width, said * patch**2)
+        channels = shapes.channels * (2 if config.double_output else 1)
+        self.output = Linear(width, channels * patch**2)
         self.pooled = None if given.pooled_width is None else Linear(given.pooled_width, width)
         xavier_linears(self)
         self.time = TimeEmbedding(width, config.time_scale)
@@ -89,7 +91,7 @@ class DiT(nn.Module):
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], condition: Condition
-    ) -> Float[Tensor, "b c h w"]:
+    ) -> Float[Tensor, "b out h w"]:
         rows, columns = x_t.shape[2] // self.patch, x_t.shape[3] // self.patch
         x = self.patches(patchify(x_t, self.patch))  # (b, n, d)
         positions = sincos_2d(rows, columns, x.shape[2], x.device)
@@ -99,7 +101,7 @@ class DiT(nn.Module):
             x = block(x, c)
         shift, scale = self.modulation(c)
         x = self.output(modulate(self.norm(x), shift, scale))  # (b, n, p p c) or (b, n, p p 2c)
-        return unpatchify(x, self.patch, rows)[:, : self.channels]
+        return unpatchify(x, self.patch, rows)
 
     def vector(self, t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b d"]:
         """What modulates the blocks: the time, with the label or the pooled text."""

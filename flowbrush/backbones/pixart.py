@@ -33,7 +33,7 @@ class PixArtConfig:
     position_span: float = 16.0  # positions run from 0 to this at any size: 16 or 32 as published
     pixels_per_position: int | None = None  # if given, the network is told its size; 8 for SD's VAE
     time_scale: float = 1000.0  # the embedding sees time_scale * t; -1000 for published weights
-    double_output: bool = False  # as published: twice the channels, the second half unused
+    double_output: bool = False  # as published: twice the channels, the second half after it
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 4:
@@ -83,7 +83,10 @@ class Block(nn.Module):
 
 
 class PixArt(nn.Module):
-    """x_t, t and a text -> a prediction of the shape of x_t."""
+    """x_t, t and a text -> a prediction of the shape of x_t.
+
+    Of a double output it is the first half; the second says variances, or nothing.
+    """
 
     def __init__(self, config: PixArtConfig, shapes: Shapes) -> None:
         super().__init__()
@@ -98,8 +101,8 @@ class PixArt(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.table = nn.Parameter(torch.randn(2, width) / math.sqrt(width))
-        said = shapes.channels * (2 if config.double_output else 1)
-        self.output = Linear(width, said * patch**2)
+        channels = shapes.channels * (2 if config.double_output else 1)
+        self.output = Linear(width, channels * patch**2)
         xavier_linears(self)
         self.time = TimeEmbedding(width, config.time_scale)
         pixels = config.pixels_per_position
@@ -110,7 +113,7 @@ class PixArt(nn.Module):
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], condition: Condition
-    ) -> Float[Tensor, "b c h w"]:
+    ) -> Float[Tensor, "b out h w"]:
         rows, columns = x_t.shape[2] // self.config.patch, x_t.shape[3] // self.config.patch
         x = self.patches(patchify(x_t, self.config.patch))  # (b, n, d)
         span = self.config.position_span
@@ -126,7 +129,7 @@ class PixArt(nn.Module):
             x = block(x, shared, text, mask)
         shift, scale = (self.table + c[:, None]).unbind(1)
         x = self.output(modulate(self.norm(x), shift, scale))  # (b, n, p p c) or (b, n, p p 2c)
-        return unpatchify(x, self.config.patch, rows)[:, : x_t.shape[1]]
+        return unpatchify(x, self.config.patch, rows)
 
     def vector(self, t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b d"]:
         """What modulates the blocks: the time alone, the text is attended to."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -54,13 +55,26 @@ class Denoiser(nn.Module):
         self.diffusion = diffusion
 
     def predict(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:
-        """The network's own output, in the dtype of x_t."""
-        x, t = self.diffusion.seen(x_t, t) if self.diffusion else (x_t, t)
-        dtype = next(self.backbone.parameters(), x).dtype
-        output: Tensor = self.backbone(x.to(dtype), t, condition)
-        return output.to(x_t.dtype)
+        """The network's own prediction, in the dtype of x_t."""
+        return self._output(x_t, t, condition)[:, : x_t.shape[1]]
 
     def forward(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:
         """The velocity at (x_t, t)."""
         output = self.predict(x_t, t, condition)
         return to_velocity(output, self.prediction, x_t, t, self.t_eps)
+
+    def with_variance(
+        self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition
+    ) -> Float[Tensor, "b out h w"]:
+        """The velocity at (x_t, t); after it, in channels of its own, the learned variance."""
+        output, c = self._output(x_t, t, condition), x_t.shape[1]
+        velocity = to_velocity(output[:, :c], self.prediction, x_t, t, self.t_eps)
+        return torch.cat([velocity, output[:, c:]], dim=1)
+
+    def _output(
+        self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition
+    ) -> Float[Tensor, "b out h w"]:
+        x, t = self.diffusion.seen(x_t, t) if self.diffusion else (x_t, t)
+        dtype = next(self.backbone.parameters(), x).dtype
+        output: Tensor = self.backbone(x.to(dtype), t, condition)
+        return output.to(x_t.dtype)

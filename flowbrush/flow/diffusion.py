@@ -31,6 +31,8 @@ class DiffusionConfig:
     first_beta: float = 1e-4
     last_beta: float = 0.02
     betas: Literal["linear", "scaled_linear"] = "linear"  # scaled: linear in their roots
+    # Of a DDPM step: the least that it may be, or what the second half of a double output says.
+    variance: Literal["fixed_small", "learned_range"] = "fixed_small"
 
     def __post_init__(self) -> None:
         if self.steps < 2 or not 0 < self.first_beta <= self.last_beta < 1:
@@ -39,7 +41,27 @@ class DiffusionConfig:
     @property
     def first_time(self) -> float:
         """The flow's time of the last step: nearer to the noise there is nothing that was seen."""
-        return float(torch.sigmoid(_log_ratios(self)[-1]))
+        return self.time(self.steps - 1)
+
+    def time(self, step: int) -> float:
+        """The flow's time of a step; rises as the step falls."""
+        return float(torch.sigmoid(_log_ratios(self)[step]))
+
+    def times(self, evaluations: int, through_zero: bool = False) -> list[float]:
+        """Where a solver of so many evaluations stops: times even in the steps, then the data.
+
+        They begin at the last step. Step 0 is passed over, as DPM-Solver does, or is the last to
+        be evaluated (`through_zero`), as in DDPM's respaced steps.
+        Raises UserError for more evaluations than steps.
+        """
+        if evaluations > self.steps:
+            raise UserError(
+                f"sampling: steps {evaluations}; the diffusion of these weights has {self.steps}"
+            )
+        pieces = max(1, evaluations - 1) if through_zero else evaluations
+        last = self.steps - 1
+        visited = [round(last * (pieces - i) / pieces) for i in range(evaluations)]
+        return [*(self.time(step) for step in visited), 1.0]
 
     def seen(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Seen:
         """`x_t` and `t` as the network knows them; steps between two are interpolated."""
