@@ -11,6 +11,7 @@ from flowbrush.data.tar_index import ENDING
 from flowbrush.errors import UserError
 
 MOST_SHARDS = 10_000_000
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 
 
 def shard_names(path: str, files: RemoteFiles) -> list[str]:
@@ -38,12 +39,31 @@ def shard_names(path: str, files: RemoteFiles) -> list[str]:
                     f"{min(gone)}: gone, but its index is there; put it back, or delete the index "
                     "to do without it"
                 )
+        found = [name for name in found if not Path(name).name.startswith("._")]  # of macOS
         if not found:
+            if packed := packed_shards(pattern):
+                raise UserError(
+                    f"{packed[0]}: packed; unpack it, since only a plain tar has random access"
+                )
             raise UserError(f"{pattern}: no shards there (.tar); give others with --source.path")
         names += found
     if not names:
         raise UserError("source.path: empty; name shards, such as shards/{00000..00099}.tar")
     return names
+
+
+def packed_shards(path: str) -> list[Path]:
+    """Compressed tars in the folders of a path that do not lie there unpacked as well."""
+    folders = [Path(part).expanduser() for part in _split(path) if not is_remote(part)]
+    return [
+        file
+        for folder in folders
+        if folder.is_dir()
+        for file in sorted(folder.iterdir())
+        for ending in PACKED
+        if file.name.endswith(ending)
+        and not file.with_name(file.name.removesuffix(ending) + ".tar").exists()
+    ]
 
 
 def _split(path: str) -> list[str]:

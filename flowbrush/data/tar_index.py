@@ -30,26 +30,23 @@ from safetensors.numpy import save
 from flowbrush.data.licences import NONE_TOLD, OTHERS, licence, licence_columns
 from flowbrush.data.pictures import LARGEST_PICTURE
 from flowbrush.data.source import LONGEST_CAPTION
+from flowbrush.data.tar_samples import NO_CAPTION, Parts, samples
 from flowbrush.data.tars import CUT, Member, Window, members
 from flowbrush.errors import UserError
 from flowbrush.whole_files import write_whole
 
-VERSION = 2
+VERSION = 3  # of the rules too by which members are taken for samples
 LONGEST_JSON = 1_000_000  # bytes
 MOST_FIELDS = 100  # of the .json files of one shard, that are taken down
 MOST_LICENCES = 200  # of one shard, that are told apart
-PICTURES = ("jpg", "jpeg", "png", "webp")
-ENDINGS = dict.fromkeys(PICTURES, "picture") | {"txt": "text", "json": "json"}
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 ENDING = ".index.safetensors"
 PARTS = ("picture", "text", "json")
 DTYPES = {"U64": np.uint64, "U32": np.uint32, "U8": np.uint8, "F64": np.float64}
 
 # Why samples are left out.
-NO_PICTURE, NO_CAPTION = "without a picture", "without a caption"
 BAD_TEXT, BAD_JSON = "caption too long or not UTF-8", "unreadable .json"
 TOO_LARGE = f"picture empty or over {LARGEST_PICTURE // 10**6} MB"
-LEFT_OUT = (NO_PICTURE, NO_CAPTION, BAD_TEXT, BAD_JSON, TOO_LARGE)
 
 
 @dataclass
@@ -65,13 +62,8 @@ class _Rows:
     licences: dict[str, int] = field(default_factory=lambda: {NONE_TOLD: 0, OTHERS: 1})
     licence: array = field(default_factory=lambda: array("B"))  # place in the above
 
-    def add(self, parts: dict[str, Member]) -> None:
+    def add(self, parts: Parts) -> None:
         """One sample, unless it is left out."""
-        if not parts:
-            return
-        if "picture" not in parts:
-            self.told[NO_PICTURE] += 1
-            return
         if not 0 < parts["picture"].size <= LARGEST_PICTURE:
             self.told[TOO_LARGE] += 1
             return
@@ -179,17 +171,10 @@ def make_index(file: int, name: str, known_by: tuple[int, int], earlier: int = 0
     Costs one look at each member, of which texts are read and pictures skipped: on one core 30,000
     samples a second. Raises UserError for what is no tar, or has been cut short since.
     """
-    rows, before, parts = _Rows(Window(file)), ("", ""), dict[str, Member]()
+    rows = _Rows(Window(file))
     try:
-        for member in members(rows.window, rows.told):
-            folder, _, base = member.name.rpartition("/")
-            stem, _, ending = base.partition(".")  # the first dot, as webdataset has it
-            if (folder, stem) != before:
-                rows.add(parts)
-                before, parts = (folder, stem), {}
-            if part := ENDINGS.get(ending.lower()):
-                parts.setdefault(part, member)
-        rows.add(parts)
+        for parts in samples(members(rows.window, rows.told), rows.told):
+            rows.add(parts)
     except ValueError:
         packed = rows.window.read(0, 4).startswith(PACKED)
         mend = "unpack it, since only a plain tar has random access" if packed else "fetch it again"

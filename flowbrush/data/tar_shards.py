@@ -23,11 +23,11 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from tqdm import tqdm
 
-from flowbrush.data import tar_aspects, tar_index, tars
+from flowbrush.data import tar_aspects, tar_index, tar_samples, tars
 from flowbrush.data.filters import Filter, parse
 from flowbrush.data.pictures import decode
 from flowbrush.data.remote import RemoteFiles, is_remote
-from flowbrush.data.shard_names import shard_names
+from flowbrush.data.shard_names import packed_shards, shard_names
 from flowbrush.data.source import Example, Origin, Size
 from flowbrush.data.tar_index import Index
 from flowbrush.errors import UserError, nearest
@@ -37,6 +37,10 @@ OPEN_SHARDS = 128  # at a time, in one process: each holds two file handles
 THREADS = 8  # that look at the shards when a source is built
 LARGEST_INDEX = 2**28  # bytes, of one that lies beside a remote shard: 2 million samples
 TEXT = "txt"  # the caption in a file of its own
+# What is passed over, and is no sample that is left out.
+PACKED = "packed shards, to be unpacked"
+MET = (PACKED, tars.CUT, tars.BEHIND, tars.LINKS, tars.SPARSE, tars.UNSAFE,
+       tar_samples.LEFTOVER, tar_samples.LATE)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +107,7 @@ class TarShards:
                     f"{there}){nearest(wanted.column, columns)}"
                 )
         told = sum((found.told for found in looked), Counter[str]())
+        told += Counter({PACKED: len(packed_shards(config.path))})  # without 0
         cut = next((name for name, found in zip(self.names, looked, strict=True)
                     if found.told[tars.CUT]), "")  # fmt: skip
         self.summary = _summary(config.path, len(self), told, cut, filters)
@@ -166,7 +171,7 @@ class Shard:
         self.index = _index(name, wanted)
         self.told = self.index.told.copy()
         keep = self._captioned()
-        self.told[tar_index.NO_CAPTION] += int((~keep).sum())
+        self.told[tar_samples.NO_CAPTION] += int((~keep).sum())
         for wish in wanted.filters:
             here = self.index.arrays.get(f"number.{wish.column}")
             kept = keep & (False if here is None else wish.kept(here))
@@ -314,12 +319,16 @@ def _looked_at(names: list[str], wanted: _Wanted) -> list[_Look]:
 
 def _summary(path: str, kept: int, told: Counter[str], cut: str, filters: Sequence[Any]) -> str:
     """In one line: how many samples there are, what was left out and why, what was met besides."""
-    reasons = (*map(str, filters), *tar_index.LEFT_OUT)
-    left = {reason: told[reason] for reason in reasons if told[reason]}
+    first = [str(one) for one in filters if told[str(one)]]
+    others = sorted(told.keys() - set(first) - set(MET))
+    left = {reason: told[reason] for reason in (*first, *others) if told[reason]}
     total = kept + sum(left.values())
     met = [f"{told[tars.CUT]:,} {tars.CUT} (the first: {cut})"] if cut else []
-    met += [f"{told[kind]:,} {kind}" for kind in (tars.LINKS, tars.UNSAFE) if told[kind]]
+    met += [f"{told[kind]:,} {kind}" for kind in MET if kind != tars.CUT and told[kind]]
     line = f"{path}: {kept:,} of {total:,} samples"
     if left:
         line += "; left out: " + ", ".join(f"{count:,} {reason}" for reason, count in left.items())
-    return line + ("; passed over: " + ", ".join(met) if met else "")
+    line += "; passed over: " + ", ".join(met) if met else ""
+    if told[tar_samples.APART]:
+        line += "; put a sample's files side by side in one folder: tar --sort=name"
+    return line

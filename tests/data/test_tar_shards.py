@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from flowbrush import config_io
-from flowbrush.data import TarShardsConfig, tar_index
+from flowbrush.data import TarShardsConfig, tar_index, tar_samples
 from flowbrush.data.batches import BatchConfig, batches
 from flowbrush.data.source import UnreadablePicture
 from flowbrush.data.tar_shards import TarShards
@@ -249,15 +249,15 @@ def left_out(tmp_path: Path, spoiled: Members, **choices) -> str:
 @pytest.mark.parametrize(
     ("spoiled", "cause"),
     [
-        ([("a.png", png())], tar_index.NO_CAPTION),
-        ([("a.png", png()), ("a.txt", b" \n")], tar_index.NO_CAPTION),
-        ([("a.txt", b"x")], tar_index.NO_PICTURE),
+        ([("a.png", png())], tar_samples.NO_CAPTION),
+        ([("a.png", png()), ("a.txt", b" \n")], tar_samples.NO_CAPTION),
+        ([("a.txt", b"x")], tar_samples.NO_PICTURE),
         ([("a.png", b""), ("a.txt", b"x")], tar_index.TOO_LARGE),
         ([("a.png", png()), ("a.txt", "犬".encode("shift_jis"))], tar_index.BAD_TEXT),
         ([("a.png", png()), ("a.txt", b"x" * 70_000)], tar_index.BAD_TEXT),
         (
             [("a.png", png()), ("a.json", b'{"caption": "%s"}' % (b"x" * 70_000))],
-            tar_index.NO_CAPTION,
+            tar_samples.NO_CAPTION,
         ),
         ([("a.png", png()), ("a.json", b"{")], tar_index.BAD_JSON),
         ([("a.png", png()), ("a.json", b"[" * 99_999)], tar_index.BAD_JSON),
