@@ -168,7 +168,7 @@ def make_index(file: int, name: str, known_by: tuple[int, int], earlier: int = 0
     name: of the tar, for errors. known_by: its stamp, by which the index is later matched to it.
     earlier: bytes that it had when an index was made of it before; 0 = there is none.
 
-    Costs one look at each member, of which texts are read and pictures skipped: on one core 30,000
+    Costs one look at each member, of which texts are read and pictures skipped: on one core 25,000
     samples a second. Raises UserError for what is no tar, or has been cut short since.
     """
     rows = _Rows(Window(file))

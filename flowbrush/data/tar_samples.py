@@ -11,13 +11,17 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
 
 from flowbrush.data.file_kinds import is_leftover, unread
 from flowbrush.data.pictures import ENDINGS
 from flowbrush.data.tars import Member
 
 COMMON = (".jpg", ".jpeg", ".png", ".webp")  # taken before others, of several images of a sample
+LONGEST_ENDING = 8  # characters, of what can be part of a sample
 MAX_WAITING = 2_000_000  # files without their other half, of one tar
 
 # Why samples are left out.
@@ -31,31 +35,32 @@ Parts = dict[str, Member]  # by "picture", "text", "json", "unread"
 Key = tuple[tuple[str, ...], str]  # the folders, and the name without its ending
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     """A member as its name describes it: folders/stem + middle + ending."""
 
     folders: tuple[str, ...]
     stem: str
     middle: str
     ending: str
+    part: str
     member: Member
 
-    @property
-    def part(self) -> str:
-        """Empty for what is no part of a sample."""
-        if self.ending in (".txt", ".json"):
-            return {".txt": "text", ".json": "json"}[self.ending]
-        if self.ending in ENDINGS:
-            return "picture"
-        return "unread" if unread("x" + self.ending) else ""
+
+@lru_cache(1024)
+def _part_of(ending: str) -> str:
+    """Empty for what is no part of a sample."""
+    if ending in (".txt", ".json"):
+        return {".txt": "text", ".json": "json"}[ending]
+    if ending in ENDINGS:
+        return "picture"
+    return "unread" if unread("x" + ending) else ""
 
 
 def samples(members: Iterable[Member], told: Counter[str]) -> Iterator[Parts]:
     """Of each sample its parts: a picture, and a text or a json. What makes none is counted."""
     waiting = _Waiting(told)
     files = _files(members, told)
-    for (folders, stem), run in groupby(files, key=lambda file: (file.folders, file.stem)):
+    for (folders, stem), run in groupby(files, key=itemgetter(0, 1)):
         for middle, parts in _by_middle(list(run), told).items():
             key = folders, stem + middle
             if _is_whole(parts):
@@ -67,46 +72,52 @@ def samples(members: Iterable[Member], told: Counter[str]) -> Iterator[Parts]:
 
 
 def _files(members: Iterable[Member], told: Counter[str]) -> Iterator[_File]:
+    folder, folders, leftover = "", _folders(""), False
     for member in members:
-        names = [name for name in member.name.split("/") if name not in ("", ".")]
-        if not names:
-            continue
-        base = names[-1]
-        if any(map(is_leftover, names)) or (base.startswith("__") and "__." in base):
-            told[LEFTOVER] += 1  # the latter as WebDataset's __meta__.json
-            continue
+        inside, _, base = member.name.rpartition("/")
+        if inside != folder:
+            folder, folders = inside, _folders(inside)
+            leftover = any(map(is_leftover, folders))
         stem, dot, rest = base.partition(".")
-        middle, last_dot, ending = (dot + rest).rpartition(".")
-        yield _File(tuple(names[:-1]), stem, middle, (last_dot + ending).lower(), member)
+        if leftover or is_leftover(base) or (stem[:2] == "__" == stem[-2:]):
+            told[LEFTOVER] += 1  # the last one as WebDataset's __meta__.json
+            continue
+        middle, dot, ending = (dot + rest).rpartition(".")
+        ending = (dot + ending).lower()
+        if len(ending) > LONGEST_ENDING:
+            continue
+        yield _File(folders, stem, middle, ending, _part_of(ending), member)
+
+
+def _folders(path: str) -> tuple[str, ...]:
+    return tuple(name for name in path.split("/") if name not in ("", "."))
 
 
 def _by_middle(run: list[_File], told: Counter[str]) -> dict[str, Parts]:
-    """The samples, or halves, among files of one stem that follow each other."""
-    found: dict[str, list[_File]] = {}
-    for file in run:
-        if file.part:
-            found.setdefault(file.middle, []).append(file)
-    made = {middle: _parts(files, told) for middle, files in found.items()}
-    if "picture" not in made.get("", {}):
-        return made
-    for middle in [middle for middle, parts in made.items() if middle and not _is_whole(parts)]:
-        told[SECOND] += "picture" in made.pop(middle)  # a.mask.png beside a.png
+    """The samples, or halves, among files of one stem that follow each other.
+
+    Of each part the first is taken; further ones are counted.
+    """
+    made: dict[str, Parts] = {}
+    again: dict[str, Counter[str]] = {}
+    for file in sorted(run, key=_is_rare) if len(run) > 1 else run:
+        if not file.part:
+            continue
+        parts = made.setdefault(file.middle, {})
+        if (first := parts.setdefault(file.part, file.member)) is not file.member:
+            other = file.part == "picture" and first.name != file.member.name
+            again.setdefault(file.middle, Counter())[SECOND if other else file.part] += 1
+    for counts in again.values():
+        told[SECOND] += counts.pop(SECOND, 0)
+        told[TWICE] += max(counts.values(), default=0)
+    if len(made) > 1 and "picture" in made.get("", {}):
+        for middle in [middle for middle in made if middle and not _is_whole(made[middle])]:
+            told[SECOND] += "picture" in made.pop(middle)  # a.mask.png beside a.png
     return made
 
 
-def _parts(files: list[_File], told: Counter[str]) -> Parts:
-    """The first of each part; further ones are counted."""
-    parts, again = Parts(), Counter[str]()
-    for file in sorted(
-        files, key=lambda file: file.part == "picture" and file.ending not in COMMON
-    ):
-        if file.part in parts:
-            same = parts[file.part].name == file.member.name
-            again["second" if file.part == "picture" and not same else file.part] += 1
-        parts.setdefault(file.part, file.member)
-    told[SECOND] += again.pop("second", 0)
-    told[TWICE] += max(again.values(), default=0)
-    return parts
+def _is_rare(file: _File) -> bool:
+    return file.part == "picture" and file.ending not in COMMON
 
 
 def _is_whole(parts: Parts) -> bool:
