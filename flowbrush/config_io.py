@@ -3,8 +3,11 @@ its class does not have, or a value of the wrong type, is refused with its path.
 
 import dataclasses
 import json
+import math
+import sys
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,8 +35,30 @@ def from_json(cls: type[C], data: Any, where: str) -> C:
     return _read(cls, data, where)
 
 
+def check_finite(config: Any, where: str) -> None:
+    """Raises UserError, naming the field, where a number of `config` is nan or infinite."""
+    for field in _not_finite(config, ""):
+        raise UserError(f"{where}: {field}: not a finite number; write one")
+
+
+def _not_finite(value: Any, path: str) -> Iterator[str]:
+    """The paths of the numbers that are not finite."""
+    if dataclasses.is_dataclass(value):
+        for f in dataclasses.fields(value):
+            yield from _not_finite(getattr(value, f.name), f"{path}.{f.name}" if path else f.name)
+    elif isinstance(value, tuple):
+        for i, item in enumerate(value):
+            yield from _not_finite(item, f"{path}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield path
+
+
 def save(config: Any, path: Path) -> None:
-    """Write `config` so that the file is either the old one or the whole new one."""
+    """Write `config` so that the file is either the old one or the whole new one.
+
+    Raises UserError as `check_finite` does.
+    """
+    check_finite(config, str(path))
     text = json.dumps(to_json(config), indent=2, ensure_ascii=False) + "\n"
     with written_whole(path) as aside:
         aside.write_text(text, "utf-8")
@@ -77,7 +102,9 @@ def _read(kind: Any, data: Any, where: str) -> Any:
         return data
     if kind is Path and isinstance(data, str):
         return Path(data)
-    if kind is float and type(data) is int:
+    if kind is float and type(data) in (int, float):
+        if not abs(data) <= sys.float_info.max:  # an integer may be longer than any float
+            raise UserError(f"{where}: not a finite number; write one")
         return float(data)
     if type(data) is not kind and not (data is None and kind is type(None)):
         raise UserError(f"{where}: {data!r} is not a {getattr(kind, '__name__', kind)}")

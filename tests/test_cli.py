@@ -160,6 +160,14 @@ def test_the_module_is_the_command() -> None:
         (["train", "emoji", "--train.lrr", "3"], "Perhaps you meant: --train.lr"),
         (["train", "emoji", "--train.lr", "fast"], "Error parsing --train.lr"),
         (["train", "emoji", "--train.lr", "-1"], "must be above 0"),
+        (["train", "emoji", "--train.lr", "nan"], "--train.lr: nan is not a finite number"),
+        (["train", "emoji", "--train.lr", "inf"], "--train.lr: inf is not a finite number"),
+        (["train", "emoji", "--train.clip", "nan"], "--train.clip: nan is not a finite number"),
+        (["train", "emoji", "--train.betas", "0.9", "nan"], "--train.betas: nan is not a finite"),
+        (["train", "emoji", "--train.ema", "0.9", "1e999"], "--train.ema: 1e999 is not a finite"),
+        (["train", "emoji", "--sampling.last-gap", "inf"], "--sampling.last-gap: inf is not"),
+        (["plan", "emoji", "--price", "-inf"], "--price: -inf is not a finite number"),
+        (["train", f"{TINY}:endless", "--run", "run"], ":endless: train.lr: not a finite number"),
         (["train", "emoji", "--backbone.depth", "2.5"], "Error parsing --backbone.depth"),
         (["train", "emoji", "--backbone.patch", "5"], "patch 5 does not divide"),
         (["train", "emoji", "--backbone.heads", "7"], "must be a multiple of 4"),
@@ -190,6 +198,7 @@ def test_a_mistake_is_told_in_one_line(
         (["a", "--weights", "ema_0.7"], "no state 'ema_0.7'"),
         (["a", "--out", "a.txt"], "end it in .png"),
         (["a", "--count", "0"], "--count 0"),
+        (["a", "--scale", "nan"], "--scale: nan is not a finite number"),
     ],
 )
 def test_a_mistake_in_sampling_is_told_in_one_line(
@@ -367,5 +376,6 @@ def test_what_cannot_be_measured_is_refused(run: str, capsys: pytest.CaptureFixt
     assert "--kinds fr" in refused(capsys, "evaluate", run, "--kinds", "fr")
     assert "batch must be" in refused(capsys, "evaluate", run, "--batch", "0")
     assert "steps 0" in refused(capsys, "evaluate", run, "--sweep.steps", "0")
+    assert "--sweep.scale: nan" in refused(capsys, "evaluate", run, "--sweep.scale", "1", "nan")
     assert "no state 'ema_0.1'" in refused(capsys, "evaluate", run, "--weights", "ema_0.1")
     assert "nor a recipe" in refused(capsys, "evaluate", "reference", "nothing")

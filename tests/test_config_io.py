@@ -1,6 +1,7 @@
 """Configs survive the way to JSON and back; what does not fit is refused with its path."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,35 @@ def test_differences_are_named_by_their_dotted_paths():
 def test_parts_of_different_classes_differ_as_a_whole():
     other = replace(EMOJI, backbone=DiTConfig())
     assert config_io.differences(EMOJI, other) == {"backbone": (EMOJI.backbone, DiTConfig())}
+
+
+# -- numbers that are not finite
+
+
+@dataclass(frozen=True)
+class Numbers:
+    pair: tuple[float, float] = (0.0, 1.0)
+    gap: float | None = None
+    inner: tuple[tuple[float, ...], ...] = ()
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "1" + 400 * "0"])
+@pytest.mark.parametrize(
+    ("field", "value"), [("pair[1]", "[0, {}]"), ("gap", "{}"), ("inner[0][0]", "[[{}]]")]
+)
+def test_a_number_that_is_not_finite_is_refused_with_its_place(
+    tmp_path: Path, field: str, value: str, text: str
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(f'{{"{field.split("[")[0]}": {value.format(text)}}}')
+    with pytest.raises(UserError, match="not a finite number") as error:
+        config_io.load(Numbers, path)
+    assert f"{path}: {field}" in str(error.value)
+
+
+def test_what_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    """As of a config that Python code made."""
+    for one in (Numbers(gap=math.inf), Numbers(inner=((0.5, math.nan),))):
+        with pytest.raises(UserError, match=r"json: (gap|inner\[0\]\[1\]): not a finite number"):
+            config_io.save(one, tmp_path / "config.json")
+    assert list(tmp_path.iterdir()) == []

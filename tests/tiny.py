@@ -64,6 +64,11 @@ def longer() -> ExperimentConfig:
     )
 
 
+def endless() -> ExperimentConfig:
+    """With a learning rate that Python lets one write."""
+    return replace(tiny(), train=replace(tiny().train, lr=float("inf")))
+
+
 def tiny_dit() -> ExperimentConfig:
     """The same for labels."""
     from flowbrush.data import IdxConfig

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -48,9 +50,37 @@ def experiment(target: str, otherwise: str, small: bool, verb: str) -> "Experime
     return tiny(found, TINY_MODELS) if small else found
 
 
+class _FiniteFloats(tyro.constructors.ConstructorRegistry):
+    """How tyro reads every float, also in a tuple or beside None: nan and infinity are refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused = ""  # the word that is no finite number
+        self.primitive_rule(self._rule)
+
+    def _rule(
+        self, info: tyro.constructors.PrimitiveTypeInfo
+    ) -> tyro.constructors.PrimitiveConstructorSpec[float] | None:
+        if info.type is not float:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FLOAT",
+            instance_from_str=lambda words: self._finite(words[0]),
+            is_instance=lambda value: isinstance(value, float | int),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    def _finite(self, word: str) -> float:
+        if not math.isfinite(number := float(word)):
+            self.refused = word
+            raise ValueError("not a finite number")
+        return number
+
+
 def parse(kind: type[Options], default: Options, arguments: list[str], program: str) -> Options:
     """Options by tyro; what it refuses becomes one line."""
-    said = io.StringIO()
+    said, floats = io.StringIO(), _FiniteFloats()
     asked_help = {"--help", "-h"} & set(arguments)
     try:
         with contextlib.nullcontext() if asked_help else contextlib.redirect_stderr(said):
@@ -60,11 +90,15 @@ def parse(kind: type[Options], default: Options, arguments: list[str], program: 
                 default=default,
                 prog=program,
                 config=(tyro.conf.AvoidSubcommands,),
+                registry=floats,
             )
     except SystemExit as end:
         if asked_help or not end.code:
             raise
-    raise UserError(_in_one_line(said.getvalue()))
+    line = _in_one_line(said.getvalue())
+    if floats.refused and (option := re.match(r"Error parsing (--\S+):", line)):
+        raise UserError(f"{option[1]}: {floats.refused} is not a finite number")
+    raise UserError(line)
 
 
 def _in_one_line(boxed: str) -> str:

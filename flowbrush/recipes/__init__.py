@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flowbrush.autoencoding import AutoencoderExperiment, Experiment
+from flowbrush.config_io import check_finite
 from flowbrush.errors import UserError, nearest
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.recipes.autoencoder import emoji_autoencoder, folder_autoencoder
@@ -124,4 +125,5 @@ def _from_file(path: str, function: str) -> Experiment:
             f"{path}:{function} returned {type(config).__name__}, not an ExperimentConfig or an "
             "AutoencoderExperiment"
         )
+    check_finite(config, f"{path}:{function}")
     return config
