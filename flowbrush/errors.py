@@ -20,6 +20,10 @@ class FirstError(UserError):
     """Of several processes' errors the first, the one to say: the others follow from it."""
 
 
+class NotFinite(UserError):
+    """What was computed holds nan or infinity, so that it is no image."""
+
+
 class LostProcess(UserError):
     """Another process of the run has ended, so that this one cannot go on."""
 

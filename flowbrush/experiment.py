@@ -42,7 +42,7 @@ class TrainConfig:
     weight_decay: float = 0.0  # of matrices; never of biases and norms
     warmup: int = 6_400  # pictures over which the learning rate rises from 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up; to 0
-    clip: float = 1.0  # largest norm of the gradient
+    clip: float = 1.0  # max norm of the gradient; 0 = no clipping
     caption_dropout: float = 0.1  # share of captions replaced by the null one, for guidance
     encoder_dropout: float = 0.0  # share of captions that each of several text models does not hear
     ema: tuple[float, ...] = (0.999,)  # decays of the averages that are kept; the first one paints
@@ -55,8 +55,8 @@ class TrainConfig:
     most_skipped: int = 10  # steps in a row; as many stop the run
 
     def __post_init__(self) -> None:
-        if self.pictures < 1 or self.accumulate < 1 or self.lr <= 0 or self.clip <= 0:
-            raise UserError("train: pictures, accumulate, lr and clip must be above 0")
+        if self.pictures < 1 or self.accumulate < 1 or self.lr <= 0 or self.clip < 0:
+            raise UserError("train: pictures, accumulate and lr must be above 0, clip 0 or more")
         if self.skip_above < 0 or self.most_skipped < 1:
             raise UserError("train: skip_above must be 0 or more, most_skipped 1 or more")
         if not all(0 <= decay < 1 for decay in self.ema) or not 0 <= self.caption_dropout <= 1:

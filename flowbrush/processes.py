@@ -224,6 +224,12 @@ def choose_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has computed what it was given, to look at the clock."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def autocast(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Autocast to `dtype`; nothing at all for fp32."""
     if dtype == torch.float32:

@@ -12,7 +12,7 @@ from flowbrush.blocks import recompute_blocks
 from flowbrush.experiment import ExperimentConfig, build_denoiser
 from flowbrush.flow.loss import flow_loss
 from flowbrush.plan.flops import condition_of
-from flowbrush.processes import autocast
+from flowbrush.processes import autocast, synchronize
 from flowbrush.shapes import Shapes
 
 SIDE, STEPS = 1024, 3
@@ -26,8 +26,7 @@ def seconds(compute: Callable[[], object], device: torch.device, times: int = ST
     def once() -> float:
         began = CLOCK()
         compute()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         return CLOCK() - began
 
     once()

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from flowbrush.errors import NotFinite
+
 
 @dataclass(frozen=True, kw_only=True)
 class PixelConfig:
@@ -31,4 +33,10 @@ class PixelSpace:
         return stored.float() / 127.5 - 1
 
     def decode(self, x: Float[Tensor, "b 3 H W"]) -> UInt8[Tensor, "b 3 H W"]:
+        """Raises NotFinite where nan or infinity would become black or white."""
+        if not x.isfinite().all():
+            raise NotFinite(
+                "an image came out as nan or infinity; lower the guidance scale, or if that does "
+                "not help, go back to an earlier checkpoint: the weights are spoilt"
+            )
         return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

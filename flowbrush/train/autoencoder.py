@@ -86,7 +86,7 @@ def train_autoencoder(
         with (
             Interruption() as stop,
             closing(ahead) as loader,
-            Journal(run, config, seen, silent=not main) as journal,
+            Journal(run, config, seen, silent=not main, device=device) as journal,
             Saving(folder, config.watch.keep, processes) as saving,
         ):
             for batch in journal.timed(loader):
@@ -123,21 +123,25 @@ def train_autoencoder(
                     journal.write(seen, step.lr)
                     steps.guard.check()
                 if main and (is_time(config.watch.preview, seen, b) or done):
-                    journal.show(
-                        preview_pairs(space_of(config, averaged, sample=False), shown), seen
-                    )
+                    with journal.beside():
+                        space = space_of(config, averaged, sample=False)
+                        journal.show(preview_pairs(space, shown), seen)
                 if is_time(config.watch.checkpoint, seen, b) or done or stopped:
                     journal.write(seen, step.lr)  # a line ends here, also where a run goes on
-                    if main:
-                        write_autoencoder(config, averaged, source, written)
                     plain = {
                         "progress": {"pictures": seen},
                         "config": to_json(config),
                         "provenance": origin | {"rejected": commonest(rejects.reasons)},
                     }
-                    saving.begin(seen, steps.states | plain)
-                    journal.draw()
-                saving.step()
+                    with journal.beside():
+                        steps.check_finite()
+                        if main:
+                            write_autoencoder(config, averaged, source, written)
+                        saving.begin(seen, steps.states | plain)
+                        journal.draw()
+                if saving.is_written():
+                    with journal.beside():
+                        saving.end()
                 if done or stopped:
                     break
 

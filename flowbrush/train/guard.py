@@ -53,6 +53,14 @@ class Guard:
                 "Go on from it with a lower --train.lr or with --train.precision fp32"
             )
 
+    def check_any_taken(self) -> None:
+        """Raises UserError where every step up to now was skipped: nothing was learned."""
+        if self._skipped and not self._taken:
+            raise UserError(
+                f"all {int(self._skipped):,} steps were skipped, their gradients not finite; begin "
+                "again with a lower --train.lr or with --train.precision fp32"
+            )
+
     def summary(self) -> str:
         """One line for the user; empty if every step was taken."""
         if not self._skipped:

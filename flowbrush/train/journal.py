@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from flowbrush.autoencoding import Experiment
 from flowbrush.config_io import to_json
 from flowbrush.contact_sheet import save
 from flowbrush.data.batches import Batch
-from flowbrush.errors import UserError
+from flowbrush.errors import NotFinite, UserError
 from flowbrush.evaluate.record import RECORD_FILE, Evaluation, record
 from flowbrush.plan.flops import Work
+from flowbrush.processes import synchronize
 from flowbrush.whole_files import written_whole
 
 JOURNAL_FILE, CURVE_FILE = "journal.jsonl", "loss.png"
+HOST = torch.device("cpu")
 
 
 class Journal:
@@ -37,10 +40,18 @@ class Journal:
         seen: int,
         silent: bool = False,
         work: Work | None = None,
+        device: torch.device = HOST,
     ) -> None:
-        """work: of a picture, to write down how much is computed; None = not known."""
+        """work: of a picture, to write down how much is computed; None = not known.
+
+        device: which the network is on, and which the clock waits for.
+        """
         self._run, self._batch, self._silent = run, config.batch.size, silent
-        self._work, self._waited = work, 0.0
+        self._work, self._device = work, device
+        # Since the last line: seconds, and steps whose time counts.
+        self._waited, self._overhead, self._steps = 0.0, 0.0, 0
+        self._shapes = set[torch.Size]()
+        self._warming_up_since: float | None = None
         self._pending: list[Tensor] = []
         self._lines = [] if silent else _lines_until(run / JOURNAL_FILE, seen)
         if not silent:
@@ -62,14 +73,22 @@ class Journal:
         self._since = time.perf_counter()
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches. How long they are waited for is written down."""
+        """The batches. How long they are waited for is written down.
+
+        The first step, and the first of each other shape, is no part of the speed, nor is the wait
+        for its batch: workers start, kernels are chosen and compiled.
+        """
         iterator = iter(batches)
         while True:
             began = time.perf_counter()
             batch = next(iterator, None)
-            self._waited += time.perf_counter() - began
             if batch is None:
                 return
+            if batch.pictures.shape in self._shapes:
+                self._waited += time.perf_counter() - began
+            else:
+                self._shapes.add(batch.pictures.shape)
+                self._warming_up_since = began
             yield batch
 
     def add(self, loss: Tensor, norm: Tensor, skipped: Tensor) -> None:
@@ -79,6 +98,35 @@ class Journal:
         """
         self._pending.append(torch.stack([loss, norm, skipped]).detach().float())
         self._bar.update(self._batch)
+        if self._warming_up_since is None:
+            self._steps += 1
+        else:
+            self._leave_out(self._warming_up_since)
+            self._warming_up_since = None
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Around what is not training: previews, evaluation, checkpoints. It is not in the speed.
+
+        Where an image there is not finite, that is said, and training goes on.
+        """
+        if not self._silent:
+            synchronize(self._device)
+        began = time.perf_counter()
+        try:
+            yield
+        except NotFinite as error:
+            self.say(str(error))
+        finally:
+            self._leave_out(began)
+
+    def _leave_out(self, since: float) -> None:
+        if self._silent:
+            return
+        synchronize(self._device)
+        seconds = time.perf_counter() - since
+        self._overhead += seconds
+        self._bar.last_print_t += seconds  # so that neither is it in the bar's speed
 
     def write(self, seen: int, lr: float) -> None:
         """Write the means of the steps since the last line, without those that were skipped."""
@@ -89,25 +137,15 @@ class Journal:
         taken = skipped == 0
         if not taken.any():
             return  # the next line counts them
-        steps = len(self._pending)
         self._pending.clear()
-        now = time.perf_counter()
-        passed = now - self._since
         line = {
             "pictures": seen,
             "loss": float(loss[taken].mean()),
             "gradient_norm": float(norm[taken].mean()),
             "lr": lr,
             "skipped": int(skipped.sum()),
-            "pictures_per_second": round(steps * self._batch / passed, 2),
-            "waiting": round(self._waited / passed, 4),  # share of the time; for data
+            **self._speed(),
         }
-        if self._work:
-            rate = line["pictures_per_second"] * self._work.flops
-            line["tflops"] = round(rate / 1e12, 6)
-            if self._work.peak:
-                line["mfu"] = round(rate / self._work.peak, 4)
-        self._since, self._waited = now, 0.0
         self._lines.append(line)
         with (self._run / JOURNAL_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -117,6 +155,22 @@ class Journal:
                 self._board.add_scalar(name, line[name], seen)
         if self._wandb:
             self._wandb.log(line)
+
+    def _speed(self) -> dict[str, float]:
+        """Of the training since the last line; nothing where no step's time counts."""
+        now = time.perf_counter()
+        passed, training = now - self._since, now - self._since - self._overhead
+        found = {"overhead": round(self._overhead / passed, 4)}  # share of the time
+        if self._steps:
+            rate = self._steps * self._batch / training
+            found["pictures_per_second"] = round(rate, 2)
+            found["waiting"] = round(self._waited / training, 4)  # share of the rest; for data
+            if self._work:
+                found["tflops"] = round(rate * self._work.flops / 1e12, 6)
+                if self._work.peak:
+                    found["mfu"] = round(rate * self._work.flops / self._work.peak, 4)
+        self._since, self._waited, self._overhead, self._steps = now, 0.0, 0.0, 0
+        return found
 
     def show(self, preview: Image.Image, seen: int) -> None:
         """Write a preview, as a PNG in the run's folder too."""

@@ -109,7 +109,7 @@ def train(
         work = work_of(config.backbone, shapes, device, dtype, processes.world) if steady else None
         with (
             Interruption() as stop,
-            Journal(run, config, seen, silent=not main, work=work) as journal,
+            Journal(run, config, seen, silent=not main, work=work, device=device) as journal,
             closing(staged_batches(config, stages, seen, processes, journal.say)) as loader,
             Saving(folder, config.watch.keep, processes) as saving,
             Saving(run / AVERAGES_FOLDER, None, processes) as snapshots,
@@ -165,13 +165,14 @@ def train(
                     journal.write(seen, step.lr)
                     steps.guard.check()
                 if paints and (is_time(config.watch.preview, seen, b) or done):
-                    with steps.averaged():
+                    with journal.beside(), steps.averaged():
                         journal.show(preview(painter, prompts), seen)
                 if watched and (is_time(config.evaluate.every, seen, b) or done):
-                    with steps.averaged():
+                    with journal.beside(), steps.averaged():
                         journal.evaluated(watched[stage].evaluation(painter, seen))
                 if steps.powers and is_time(config.watch.average, seen, b):
-                    snapshots.begin(seen, steps.powers)
+                    with journal.beside():
+                        snapshots.begin(seen, steps.powers)
                 if is_time(config.watch.checkpoint, seen, b) or done or stopped:
                     journal.write(seen, step.lr)  # a line ends here, also where a run goes on
                     plain = {
@@ -179,10 +180,14 @@ def train(
                         "config": to_json(config),
                         "provenance": origin | {"rejected": commonest(rejects.reasons)},
                     }
-                    saving.begin(seen, steps.states | plain)
-                    journal.draw()
-                saving.step()
-                snapshots.step()
+                    with journal.beside():
+                        steps.check_finite()
+                        saving.begin(seen, steps.states | plain)
+                        journal.draw()
+                for written in (saving, snapshots):
+                    if written.is_written():
+                        with journal.beside():
+                            written.end()
                 if done or stopped:
                     break
 

@@ -1,5 +1,6 @@
 """What is done to a network from outside: shared by processes, compiled."""
 
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -139,9 +140,12 @@ def _mesh(processes: Processes, sharding: Sharding) -> DeviceMesh:
 
 
 def clipped(network: nn.Module, most: float) -> Tensor:
-    """The norm of all gradients together, before they are scaled down to no more than `most`."""
+    """The norm of all gradients together, before they are scaled down to no more than `most`.
+
+    most: 0 leaves them as they are.
+    """
     with together():
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), most)
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), most or math.inf)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 

@@ -39,10 +39,9 @@ class Saving:
         assert self._aside is not None
         self._written = self._thread.submit(checkpoint.write, self._aside, parts)
 
-    def step(self) -> None:
-        """End the checkpoint that is being written, if every process has written its part."""
-        if self._aside and not self._processes.largest(not self._written.done()):
-            self.end()
+    def is_written(self) -> bool:
+        """Whether every process has written its part of one: it is to be ended."""
+        return bool(self._aside) and not self._processes.largest(not self._written.done())
 
     def end(self) -> None:
         """Wait until the checkpoint that is being written is one."""

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from flowbrush.averages import POWER
+from flowbrush.errors import UserError
 from flowbrush.experiment import TrainConfig
+from flowbrush.sharding import own
 from flowbrush.train.ema import EMA, exponential, power
 from flowbrush.train.guard import Guard
 from flowbrush.train.optimizer import build_optimizer, learning_rate, moments
@@ -51,6 +53,17 @@ class Steps:
         for average in self._averages.values():
             average.update(seen // b)
         return Step(lr, norm, skipped)
+
+    def check_finite(self) -> None:
+        """Before the weights are saved: raises UserError where they are spoilt, or no step was
+        ever taken."""
+        finite = [own(weight).isfinite().all() for weight in self._network.parameters()]
+        if not torch.stack(finite).all():
+            raise UserError(
+                "the weights have become nan or infinity; the last checkpoint is good. Go on from "
+                "it with a lower --train.lr, or begin again with one"
+            )
+        self.guard.check_any_taken()
 
     def averaged(self) -> AbstractContextManager[None]:
         """The network has its first average inside the `with`; its weights come back to the bit."""

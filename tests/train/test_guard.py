@@ -100,3 +100,13 @@ def test_a_guard_goes_on_from_its_state() -> None:
     other.step(float("nan"))
     with pytest.raises(UserError, match="3 steps in a row"):
         other.guard.check()
+
+
+def test_a_run_whose_every_step_was_skipped_is_told_so() -> None:
+    trained = Trained()
+    trained.guard.check_any_taken()
+    trained.step(float("nan"))
+    with pytest.raises(UserError, match="all 1 steps were skipped"):
+        trained.guard.check_any_taken()
+    trained.step(1.0)
+    trained.guard.check_any_taken()

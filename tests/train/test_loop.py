@@ -1,5 +1,6 @@
 import hashlib
 import json
+import math
 import os
 import random
 import signal
@@ -57,6 +58,15 @@ def test_a_run_writes_its_config_journal_curve_previews_and_checkpoints(tmp_path
     lines = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
     assert [json.loads(line)["pictures"] for line in lines][:2] == [16, 32]
     assert json.loads(lines[-1])["pictures"] == 160
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowbrush.train.steps.learning_rate", lambda config, seen: math.inf)
+    with pytest.raises(UserError, match="weights have become nan or infinity"):
+        train(until(tiny(), 8), tmp_path, CPU)
+    assert not list((tmp_path / "checkpoints").glob("*"))
 
 
 def test_a_model_of_labels_learns_its_classes_from_the_source(tmp_path: Path) -> None:

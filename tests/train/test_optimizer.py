@@ -6,6 +6,7 @@ from torch import nn
 
 from flowbrush.experiment import TrainConfig
 from flowbrush.train.optimizer import build_optimizer, learning_rate, moments
+from flowbrush.train.parallel import clipped
 
 BASE = TrainConfig(pictures=1_000, lr=1.0, warmup=100)
 
@@ -56,3 +57,13 @@ def test_an_optimizer_goes_on_from_its_state_to_the_bit() -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True)
     )
+
+
+@pytest.mark.parametrize(("most", "after"), [(1.0, 0.6), (100.0, 3.0), (0.0, 3.0)])
+def test_a_gradient_is_clipped_to_its_largest_norm_and_not_at_all_by_0(
+    most: float, after: float
+) -> None:
+    network = nn.Linear(2, 1, bias=False)
+    network.weight.grad = torch.tensor([[3.0, 4.0]])
+    assert float(clipped(network, most)) == 5.0
+    assert float(network.weight.grad[0, 0]) == pytest.approx(after)
