@@ -149,7 +149,8 @@ def load(checkpoint: Path, name: str, device: torch.device | str = "cpu") -> dic
 def fill(checkpoint: Path, name: str, state: Mapping[str, Tensor], told: str) -> None:
     """Read into `state` what it had when it was saved, by however many processes, row by row.
 
-    Raises UserError, which begins with `told`, where a name or a shape is another one.
+    Raises UserError where a name or a shape is another one, which begins with `told`, and where
+    numbers are not finite.
     """
     with ExitStack() as opened:
         stored: dict[str, list[Any]] = {}  # the parts of each tensor, unread
@@ -160,6 +161,7 @@ def fill(checkpoint: Path, name: str, state: Mapping[str, Tensor], told: str) ->
         _check_shapes({key: _shape(parts) for key, parts in stored.items()}, _shapes(state), told)
         for key, tensor in state.items():
             _fill(own(tensor), stored[key], rows(tensor).first)
+    check_finite({key: own(tensor) for key, tensor in state.items()}, f"{checkpoint}: {name}")
 
 
 def _shape(parts: Sequence[Any]) -> torch.Size:
@@ -180,6 +182,19 @@ def _fill(mine: Tensor, parts: Sequence[Any], first: int) -> None:
         if low < high:
             mine[low:high] = part[low - start : high - start]
         start = end
+
+
+@torch.no_grad()
+def check_finite(weights: Mapping[str, Tensor], told: str) -> None:
+    """Raises UserError, which begins with `told`, for the first tensor with NaN or infinity."""
+    for name, weight in weights.items():
+        if weight.is_floating_point() and weight.numel():
+            low, high = weight.aminmax()  # one pass without a copy; a NaN is the least and the most
+            if not (low.isfinite() and high.isfinite()):
+                raise UserError(
+                    f"{told}: {name} holds NaN or infinity, so all images would be spoilt; use an "
+                    "earlier checkpoint, or other weights"
+                )
 
 
 def check_fits(weights: Mapping[str, Tensor], network: nn.Module, told: str) -> None:

@@ -71,7 +71,7 @@ class TextToImage:
         frozen: False leaves them in fp32, to do something else with them.
         Of a run in stages the config is that of the stage which the checkpoint was in.
         Raises UserError where the folder is no run, holds no checkpoint or no such weights, or
-        was trained with another text model.
+        was trained with another text model, and where weights are not finite.
         """
         config = load_config(Path(run))
         found = checkpoint.newest(Path(run) / CHECKPOINT_FOLDER, say)
@@ -87,6 +87,7 @@ class TextToImage:
         else:
             state = checkpoint.load(found, weights, chosen)
         checkpoint.check_fits(state, denoiser.backbone, f"{run}: {OTHERS}")
+        checkpoint.check_finite(state, f"{found}: {weights}")
         denoiser.backbone.load_state_dict(state)
         return cls(config, denoiser, encoder, space, chosen, frozen, weights, int(found.name))
 

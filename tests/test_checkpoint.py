@@ -298,3 +298,13 @@ def test_loading_executes_no_code_from_a_pickle(tmp_path, name):
     with pytest.raises((UserError, SafetensorError)):
         checkpoint.load(checkpoint.newest(found.parent, refuse), "optimizer")
     assert not trap.made.exists()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_network_is_not_filled_with_weights_that_are_not_finite(
+    number: float, tmp_path: Path
+) -> None:
+    spoilt = {"good": torch.ones(3), "bad": torch.tensor([0.0, number])}
+    found = checkpoint.save(tmp_path, 0, {"model": spoilt}, keep=1)
+    with pytest.raises(UserError, match=f"{found}: model: bad holds NaN or infinity"):
+        checkpoint.fill(found, "model", {k: torch.zeros_like(v) for k, v in spoilt.items()}, "")

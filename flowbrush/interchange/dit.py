@@ -72,8 +72,10 @@ def sizes(published: Mapping[str, Tensor], heads: int, what: str) -> tuple[DiTCo
         tokens = published["pos_embed"].shape[1]
         labels = published["y_embedder.embedding_table.weight"].shape[0] - 1
         hidden = published["blocks.0.mlp.fc1.weight"].shape[0]
-    except (KeyError, ValueError):
-        raise UserError(f"{what}: not the weights of a DiT or SiT") from None
+    except KeyError as missing:
+        raise UserError(f"{what}: not the weights of a DiT or SiT, which have {missing}") from None
+    except ValueError:
+        raise UserError(f"{what}: not the weights of a DiT or SiT, by their shapes") from None
     side = patch * round(tokens**0.5)
     config = DiTConfig(
         depth=sum(name.endswith(".attn.qkv.weight") for name in published),
@@ -105,9 +107,8 @@ def _imported(
     name: str, published: Published, choices: Choices, flow: FlowConfig, time_scale: float
 ) -> Imported:
     """Bare weights, or a trainer's checkpoint with an average of decay 0.9999 beside them."""
-    what, found = str(published.path), published.weights
-    model = found.get("model", found)
-    parts = {"model": model, "ema_0.9999": found.get("ema", model)}
+    what = str(published.path)
+    parts = {"model": published.model, "ema_0.9999": published.averages(1)[0]}
     width = len(parts["model"].get("x_embedder.proj.bias", ()))
     heads = choices.heads or HEADS.get(width)
     if width and not heads:

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from flowbrush.errors import UserError
 
 INDEX_ENDING = ".safetensors.index.json"
+SHARD = re.compile(r"-\d+-of-0*(\d+)\.(?:safetensors|bin)$")
+LFS_POINTER = b"version https://git-lfs"
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -24,6 +26,16 @@ def read_weights(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    if shard := SHARD.search(path.name):
+        raise UserError(
+            f"{path}: one file of {int(shard[1])}; give their index, *{INDEX_ENDING}, which lies "
+            "beside them"
+        )
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise UserError(
+                f"{path}: a pointer of Git LFS, not the weights; fetch with git lfs pull"
+            )
     try:
         if path.name.endswith(INDEX_ENDING):
             return _read_shards(path)
@@ -54,8 +66,15 @@ def _read_shards(index: Path) -> dict[str, Any]:
             raise UserError(
                 f"{index.parent / name}: missing, though {index.name} lists it; fetch it"
             )
-        weights |= load_file(index.parent / name)
+        weights |= _load_shard(index.parent / name)
     return weights
+
+
+def _load_shard(file: Path) -> dict[str, Any]:
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{file}: cut short or no weight file ({error}); fetch it again") from None
 
 
 def _refusal(error: pickle.UnpicklingError) -> str:

@@ -298,7 +298,7 @@ def imported(published: Published, choices: Choices) -> Imported:
     """A diffusers folder, or a file in the authors' layout."""
     what, settings = str(published.path), published.settings
     if settings is None:
-        backbone, shapes = authors_sizes(published.weights, what)
+        backbone, shapes = authors_sizes(published.model, what)
         spelt = authors_rules(backbone)
     else:
         backbone, shapes = config_from(settings, what), shapes_from(settings, what)

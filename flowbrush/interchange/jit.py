@@ -78,8 +78,10 @@ def sizes(published: Mapping[str, Tensor], what: str) -> tuple[JiTConfig, Shapes
         head = published["blocks.0.attn.q_norm.weight"].shape[0]
         tokens, context = published["pos_embed"].shape[1], published["in_context_posemb"].shape[1]
         labels = published["y_embedder.embedding_table.weight"].shape[0] - 1
-    except (KeyError, ValueError):
-        raise UserError(f"{what}: not the weights of a JiT") from None
+    except KeyError as missing:
+        raise UserError(f"{what}: not the weights of a JiT, which have {missing}") from None
+    except ValueError:
+        raise UserError(f"{what}: not the weights of a JiT, by their shapes") from None
     depth = sum(name.endswith(".attn.qkv.weight") for name in published)
     side = patch * round(tokens**0.5)
     config = JiTConfig(
@@ -100,12 +102,9 @@ def imported(published: Published, choices: Choices) -> Imported:
 
     A whole checkpoint has averages of decay 0.9999 and 0.9996.
     """
-    what, found = str(published.path), published.weights
-    parts = {"model": "model", "ema_0.9999": "model_ema1", "ema_0.9996": "model_ema2"}
-    bare = {name: found.get(theirs, found.get("model", found)) for name, theirs in parts.items()}
-    states = {
-        name: {k.removeprefix("net."): v for k, v in part.items()} for name, part in bare.items()
-    }
+    what = str(published.path)
+    first, second = published.averages(2)
+    states = {"model": published.model, "ema_0.9999": first, "ema_0.9996": second}
     backbone, shapes = sizes(states["model"], what)
     spelt = rules(backbone, shapes)
     with torch.device("meta"):

@@ -8,6 +8,7 @@ from typing import Any
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.interchange.files import INDEX_ENDING, read_weights
+from flowbrush.interchange.networks import Networks, find_networks
 from flowbrush.interchange.rules import Weights
 
 Imported = tuple[ExperimentConfig, dict[str, Weights]]  # an experiment, its checkpoint's states
@@ -37,14 +38,25 @@ class Choices:
 class Published:
     """What was read.
 
+    contents: of the file, as its trainer wrote it. networks: those in it, without their wrappers.
     settings: of diffusers' config.json, if there is one. pipeline: the folder of diffusers' whole
     pipeline, if it is one.
     """
 
     path: Path
-    weights: dict[str, Any]
+    contents: dict[str, Any]
+    networks: Networks
     settings: dict[str, Any] | None = None
     pipeline: Path | None = None
+
+    @property
+    def model(self) -> Weights:
+        return self.networks.model
+
+    def averages(self, count: int) -> list[Weights]:
+        """So many averages; where the file has fewer, its last one or the model stands for them."""
+        found = list(self.networks.averages.values()) or [self.model]
+        return [found[min(i, len(found) - 1)] for i in range(count)]
 
     def config(self, family: str) -> dict[str, Any]:
         """The settings. Raises UserError where there are none."""
@@ -75,21 +87,29 @@ def read_published(path: Path) -> Published:
     if not path.is_dir():
         beside = path.parent / "config.json"
         settings = _json(beside) if path.name.endswith("rs") and beside.is_file() else None
-        return Published(path, read_weights(path), settings)
+        return _found(path, path, settings)
     inside = path / "transformer"
     folder = inside if inside.is_dir() else path
     if not (folder / "config.json").is_file():
         raise UserError(
             f"{folder}: no config.json in it; fetch the whole folder, as diffusers writes it"
         )
-    weights = read_weights(_weights_file(folder))
+    file, settings = _weights_file(folder), _json(folder / "config.json")
     pipeline = next((f for f in (path, path.parent) if (f / "model_index.json").is_file()), None)
-    return Published(path, weights, _json(folder / "config.json"), pipeline)
+    return _found(path, file, settings, pipeline)
+
+
+def _found(
+    path: Path, file: Path, settings: dict[str, Any] | None, pipeline: Path | None = None
+) -> Published:
+    contents = read_weights(file)
+    return Published(path, contents, find_networks(contents, str(file)), settings, pipeline)
 
 
 def _weights_file(folder: Path) -> Path:
     """Sharded or not; a variant such as `.fp16` only where there is nothing else."""
     found = [*folder.glob(f"*{INDEX_ENDING}"), *folder.glob("*.safetensors")]
+    found = found or [*folder.glob("*.bin")]
     if not found:
         raise UserError(f"{folder}: no .safetensors in it; fetch the whole folder")
     return min(found, key=lambda file: (not file.name.endswith(INDEX_ENDING), len(file.name)))

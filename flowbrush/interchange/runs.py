@@ -1,15 +1,14 @@
 """A published checkpoint becomes a run that can be sampled and trained further."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from flowbrush import checkpoint, config_io
 from flowbrush.config_io import to_json
 from flowbrush.errors import UserError, nearest
 from flowbrush.experiment import CHECKPOINT_FOLDER, CONFIG_FILE
 from flowbrush.interchange import dit, flux, jit, pixart, sd3
+from flowbrush.interchange.networks import guess_family
 from flowbrush.interchange.published import Choices, Imported, Published, read_published
 
 FAMILIES: dict[str, Callable[[Published, Choices], Imported]] = {
@@ -19,16 +18,6 @@ FAMILIES: dict[str, Callable[[Published, Choices], Imported]] = {
     "pixart": pixart.imported,
     "sd3": sd3.imported,
     "flux": flux.imported,
-}
-
-# A key that only this family's published weights have.
-_SIGNS = {
-    "x_embedder.proj1.weight": "jit",
-    "y_embedder.embedding_table.weight": "dit or sit",
-    "adaln_single.linear.weight": "pixart",
-    "double_blocks.0.img_attn.qkv.weight": "flux, in its authors' layout",
-    "single_transformer_blocks.0.norm.linear.weight": "flux",
-    "transformer_blocks.0.norm1_context.linear.weight": "sd3",
 }
 
 
@@ -47,21 +36,9 @@ def import_run(family: str, path: Path, run: Path, choices: Choices | None = Non
     try:
         config, weights = FAMILIES[family](published, choices or Choices())
     except UserError as error:
-        guess = guess_family(flat_names(published))
+        guess = guess_family(published.model)
         other = f"; it looks like {guess}" if guess and family not in guess else ""
         raise UserError(f"{error}{other}") from None
     states = {**weights, "progress": {"pictures": 0}, "config": to_json(config)}
     checkpoint.save(run / CHECKPOINT_FOLDER, 0, states, keep=1)
     config_io.save(config, run / CONFIG_FILE)
-
-
-def flat_names(published: Published) -> list[str]:
-    """The names of the weights, whether they lie at the top or under `model`."""
-    inside = published.weights.get("model", published.weights)
-    return [] if isinstance(inside, torch.Tensor) else [str(k).removeprefix("net.") for k in inside]
-
-
-def guess_family(keys: Iterable[str]) -> str | None:
-    """The family whose published weights have such keys."""
-    present = set(keys)
-    return next((family for sign, family in _SIGNS.items() if sign in present), None)

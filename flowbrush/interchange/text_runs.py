@@ -30,7 +30,7 @@ def text_run(
     backbone, what = config.backbone, str(published.path)
     assert isinstance(backbone, FluxConfig | MMDiTConfig | PixArtConfig)
     blocks = 0 if isinstance(backbone, FluxConfig) else backbone.depth  # its rules are numbered
-    weights = to_ours(rules, blocks, published.weights, what)
+    weights = to_ours(rules, blocks, published.model, what)
     with torch.device("meta"):
         check_shapes(what, weights, backbone.build(shapes).state_dict())
     config = replace(

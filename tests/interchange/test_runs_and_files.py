@@ -16,8 +16,9 @@ from flowbrush.cli import main
 from flowbrush.errors import UserError
 from flowbrush.experiment import load_config
 from flowbrush.interchange.files import read_weights
+from flowbrush.interchange.networks import guess_family
 from flowbrush.interchange.published import Choices
-from flowbrush.interchange.runs import guess_family, import_run
+from flowbrush.interchange.runs import import_run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -104,7 +105,7 @@ def test_weights_of_another_family_are_guessed(tmp_path: Path) -> None:
     sit = load_file(GOLDEN / "sit_a.safetensors")
     save_file({k[2:]: v for k, v in sit.items() if k.startswith("w.")}, tmp_path / "a.safetensors")
     told = refusal(tmp_path / "a.safetensors", tmp_path / "run")
-    assert "not the weights of a JiT; it looks like dit or sit" in told
+    assert "not the weights of a JiT, which have 'x_embedder.proj1.weight'; it looks like" in told
 
 
 @pytest.mark.parametrize(
@@ -180,3 +181,21 @@ def test_shards_are_read_together_and_a_missing_one_is_named(tmp_path: Path) -> 
     (tmp_path / "two.safetensors").unlink()
     with pytest.raises(UserError, match=r"two\.safetensors: missing"):
         read_weights(index)
+
+
+def test_a_run_of_weights_that_are_not_finite_is_neither_sampled_nor_started_from(
+    whole: Path, tmp_path: Path
+) -> None:
+    from flowbrush.train.start import start_from
+
+    run = tmp_path / "run"
+    import_run("jit", whole, run)
+    found = checkpoint.newest(run / "checkpoints", print)
+    states = {name: checkpoint.load(found, name) for name in checkpoint.names(found)}
+    network = TextToImage.load(run).denoiser.backbone
+    states["ema_0.9999"]["output.bias"][1] = float("nan")
+    checkpoint.save(run / "checkpoints", 0, states, keep=1)
+    for load in (lambda: TextToImage.load(run), lambda: start_from(run, network)):
+        with pytest.raises(UserError, match=r"ema_0\.9999: output\.bias holds NaN or infinity"):
+            load()
+    assert TextToImage.load(run, "model").weights == "model"
