@@ -1,15 +1,26 @@
-"""Names of classes, from a file that the user has.
+"""Names: of files in one Unicode form, and of classes, from a file that the user has.
 
 n01440764 <tab> tench <tab> テンチ      a class, its English name and, if there, its Japanese one
 n01440764 tench, Tinca tinca            ImageNet's LOC_synset_mapping.txt: English, synonyms
 """
 
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
 from flowbrush.errors import UserError
 
 LANGUAGES = ("en", "ja")
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's form NFC. macOS writes NFD: the same letters, as other characters."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def shown(name: str) -> str:
+    """A file's name as text that can be printed and stored: bytes that are no UTF-8 as \\xe9."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def read_names(path: Path) -> dict[str, dict[str, str]]:
@@ -37,6 +48,7 @@ def read_names(path: Path) -> dict[str, dict[str, str]]:
             raise UserError(f"{path}:{i}: {line!r} is not KEY <tab> English <tab> 日本語")
         if found and len(names) != len(next(iter(found.values()))):
             raise UserError(f"{path}:{i}: as many columns as in the first line belong here")
+        key = composed(key)
         if key in found:
             raise UserError(f"{path}:{i}: {key} stands there twice; leave one out")
         found[key] = dict(zip(LANGUAGES, names, strict=False))

@@ -140,6 +140,8 @@ class Origin:
 
     sha256: of the list of its files. left_out: how many examples, by cause. licences: how many have
     which, among the first `licences_of`. made_of: the same of a source that this one was made of.
+    captions_sha256: of all captions, where they are cheap to read. stamps_sha256: of the files'
+    sizes and times of their last writing, in order, whatever the files are called.
     """
 
     sha256: str
@@ -147,6 +149,8 @@ class Origin:
     licences: Mapping[str, int] = field(default_factory=dict)
     licences_of: int = 0
     made_of: Mapping[str, Any] = field(default_factory=dict)
+    captions_sha256: str = ""
+    stamps_sha256: str = ""
 
 
 @runtime_checkable
@@ -154,6 +158,13 @@ class Traced(Protocol):
     """A source that tells its origin; any other is known by its config alone."""
 
     def origin(self) -> Origin: ...
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """A source that knows what the hash of its list was while it had fewer examples."""
+
+    def first_sha256(self, examples: int) -> str: ...
 
 
 def listing_sha256(files: Iterable[tuple[str, int]]) -> str:

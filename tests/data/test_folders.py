@@ -206,7 +206,7 @@ def with_several_lines(root: Path) -> Path:
 
 WRONG = [
     (without_caption, "missing"),
-    (without_picture, "without its picture"),
+    (without_picture, "without its image"),
     (with_an_empty_caption, "empty"),
     (with_a_caption_in_shift_jis, "not UTF-8"),
     (with_several_lines, "2 lines"),

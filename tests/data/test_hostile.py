@@ -31,7 +31,7 @@ from flowbrush.data import (
     ParquetConfig,
     SourceConfig,
     TarShardsConfig,
-    folders,
+    listing,
     tar_index,
     tars,
 )
@@ -195,23 +195,23 @@ ATTACKS = [
     Attack(
         "folder: a picture outside",
         lambda at: linked(at, "bad.png", "../outside/secret.png"),
-        folders.LEADS_OUT,
+        listing.LEADS_OUT,
     ),
     Attack(
         "folder: a caption outside",
         lambda at: linked(at, "bad.txt", "../outside/secret.txt"),
-        folders.LEADS_OUT,
+        listing.LEADS_OUT,
     ),
-    Attack("folder: a device", lambda at: linked(at, "bad.png", "/dev/zero"), folders.LEADS_OUT),
-    Attack("folder: a ring", lambda at: linked(at, "bad.png", "bad.png"), folders.NO_FILE),
-    Attack("folder: a pipe", pipe, folders.NO_FILE),
+    Attack("folder: a device", lambda at: linked(at, "bad.png", "/dev/zero"), listing.LEADS_OUT),
+    Attack("folder: a ring", lambda at: linked(at, "bad.png", "bad.png"), listing.NO_FILE),
+    Attack("folder: a pipe", pipe, listing.NO_FILE),
     Attack(
         "folder: a folder outside",
         lambda at: linked(at, "more", "../outside"),
-        folders.FOLDER_LINK,
+        listing.FOLDER_LINK,
         good=2,
     ),
-    Attack("folder: itself in itself", lambda at: linked(at, "me", "."), folders.FOLDER_LINK, 2),
+    Attack("folder: itself in itself", lambda at: linked(at, "me", "."), listing.FOLDER_LINK, 2),
     Attack("folder: images/ outside", images_elsewhere, "a link out of", 0),
     # A tar shard.
     *(
