@@ -87,6 +87,20 @@ def abandon(aside: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def copy(found: Path, folder: Path) -> Path:
+    """The checkpoint `found` again, as the first of another run's folder.
+
+    Raises UserError where the disk is full.
+    """
+    digests = json.loads((found / MANIFEST).read_text("utf-8"))
+    aside = begin(folder, int(found.name))
+    with _abandoned_otherwise(aside), _told_of_a_full_disk(folder):
+        for name in digests:
+            shutil.copyfile(found / name, aside / name)
+            sync(aside / name)
+    return finish(aside, digests, keep=None)
+
+
 def own_part(name: str, state: State, main: bool) -> dict[str, State]:
     """What this process is to write of a state, copied into the host's memory, by its file's name.
 
@@ -131,6 +145,11 @@ def whole(folder: Path, say: Callable[[str], None]) -> Iterator[Path]:
 def exists(folder: Path) -> bool:
     """Whether there is any checkpoint, whole or not."""
     return bool(_all(folder))
+
+
+def pictures_seen(folder: Path) -> int:
+    """At the newest checkpoint, whole or not; 0 where there is none."""
+    return max((int(found.name) for found in _all(folder)), default=0)
 
 
 def load(checkpoint: Path, name: str, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -39,6 +39,7 @@ class TrainConfig:
     accumulate: int = 1  # parts that a batch is computed in, for less memory
     lr: float = 2e-4
     betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8  # AdamW's; PRX takes 1e-15
     weight_decay: float = 0.0  # of matrices; never of biases and norms
     warmup: int = 6_400  # pictures over which the learning rate rises from 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up; to 0
@@ -46,6 +47,7 @@ class TrainConfig:
     caption_dropout: float = 0.1  # share of captions replaced by the null one, for guidance
     encoder_dropout: float = 0.0  # share of captions that each of several text models does not hear
     ema: tuple[float, ...] = (0.999,)  # decays of the averages that are kept; the first one paints
+    ema_warmup: bool | None = None  # young averages follow closely; None = if they begin at random
     power_ema: tuple[float, ...] = ()  # relative lengths of more; of two come all others, later
     precision: Precision = "auto"
     compile: bool = False  # torch.compile of each block
@@ -55,8 +57,8 @@ class TrainConfig:
     most_skipped: int = 10  # steps in a row; as many stop the run
 
     def __post_init__(self) -> None:
-        if self.pictures < 1 or self.accumulate < 1 or self.lr <= 0 or self.clip < 0:
-            raise UserError("train: pictures, accumulate and lr must be above 0, clip 0 or more")
+        if self.pictures < 1 or self.accumulate < 1 or min(self.lr, self.eps) <= 0 or self.clip < 0:
+            raise UserError("train: pictures, accumulate, lr, eps must be above 0, clip 0 or more")
         if self.skip_above < 0 or self.most_skipped < 1:
             raise UserError("train: skip_above must be 0 or more, most_skipped 1 or more")
         if not all(0 <= decay < 1 for decay in self.ema) or not 0 <= self.caption_dropout <= 1:
@@ -71,6 +73,11 @@ class TrainConfig:
             )
         if len(set(lengths)) < len(lengths):
             raise UserError(f"train.power_ema: {lengths}; a length stands in it twice")
+
+    @property
+    def first_average(self) -> str:
+        """The state of a checkpoint that the run samples with: its first average, if it has one."""
+        return f"ema_{self.ema[0]}" if self.ema else "model"
 
 
 @dataclass(frozen=True, kw_only=True)

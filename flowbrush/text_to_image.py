@@ -77,7 +77,7 @@ class TextToImage:
         found = checkpoint.newest(Path(run) / CHECKPOINT_FOLDER, say)
         config = config.learned(int(found.name))
         if weights == "ema":
-            weights = f"ema_{config.train.ema[0]}" if config.train.ema else "model"
+            weights = config.train.first_average
         chosen = choose_device(device)
         encoder, space = config.text.build(chosen), config.space.build(chosen)
         check_null(Path(run), encoder.null)

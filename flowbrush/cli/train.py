@@ -9,28 +9,13 @@ import tyro
 from flowbrush.cli.options import TINY_MODELS, Tiny, first_word, parse
 from flowbrush.errors import UserError
 
-# What a run that goes on may do otherwise than before: for how long, with how much memory, and what
-# mends one that went wrong.
-CHANGEABLE = (
-    "source.path",
-    "train.pictures",
-    "train.lr",
-    "train.clip",
-    "train.precision",
-    "train.accumulate",
-    "train.recompute",
-    "train.sharding",
-    "train.skip_above",
-    "train.most_skipped",
-)
-
 
 @dataclass(frozen=True)
 class TrainOptions:
     """Where to train. Every other option is a choice of the recipe."""
 
     run: Path | None = None
-    """folder of the run; runs/NAME if left out"""
+    """folder of the run; runs/NAME if left out. Another one than RUN begins with RUN's weights"""
     tiny: Tiny = False
     prepared: Path | None = None
     """folder that `flowbrush prepare` has filled, to train from instead of the recipe's source"""
@@ -67,15 +52,19 @@ def train(arguments: list[str]) -> int:
     from flowbrush.data import PreparedConfig
     from flowbrush.processes import joined_processes
     from flowbrush.train.autoencoder import train_autoencoder
+    from flowbrush.train.begin import WATCHING, begun_elsewhere, changeable
     from flowbrush.train.loop import train as train_run
 
-    changeable = ("watch.", "evaluate.", *(CHANGEABLE if going_on else ()))
     config, prepared = chosen.config, chosen.options.prepared
     if prepared and isinstance(config, AutoencoderExperiment):
         raise UserError("--prepared: an autoencoder learns from pictures; leave it out")
     with joined_processes(chosen.options.device) as processes:
-        if isinstance(config, AutoencoderExperiment):
-            return train_autoencoder(config, run, processes, changeable)
-        if prepared:
+        if prepared and isinstance(config, ExperimentConfig):
             config = replace(config, source=PreparedConfig(path=prepared))
-        return train_run(config, run, processes, changeable)
+        if going_on and run.resolve() != Path(target).resolve():
+            says_start = any(word.split("=")[0] == "--train.start" for word in rest)
+            config = begun_elsewhere(config, Path(target), run, says_start, processes)
+        may_change = changeable(run) if going_on else WATCHING
+        if isinstance(config, AutoencoderExperiment):
+            return train_autoencoder(config, run, processes, may_change)
+        return train_run(config, run, processes, may_change)

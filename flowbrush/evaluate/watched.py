@@ -42,7 +42,11 @@ class Watched:
             measured.append(loss.measured)
             by_time = tuple(loss.by_time)
         config, seconds = painter.config, {"evaluation": time.perf_counter() - began}
-        weights = f"ema_{config.train.ema[0]}" if config.train.ema else "model"
         return evaluation(
-            seen, weights, config.sampling, measured, validation=by_time, seconds=seconds
+            seen,
+            config.train.first_average,
+            config.sampling,
+            measured,
+            validation=by_time,
+            seconds=seconds,
         )

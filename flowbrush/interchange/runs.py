@@ -39,6 +39,7 @@ def import_run(family: str, path: Path, run: Path, choices: Choices | None = Non
         guess = guess_family(published.model)
         other = f"; it looks like {guess}" if guess and family not in guess else ""
         raise UserError(f"{error}{other}") from None
-    states = {**weights, "progress": {"pictures": 0}, "config": to_json(config)}
+    progress = {"pictures": 0, "begins_averaged": True}
+    states = {**weights, "progress": progress, "config": to_json(config)}
     checkpoint.save(run / CHECKPOINT_FOLDER, 0, states, keep=1)
     config_io.save(config, run / CONFIG_FILE)

@@ -79,8 +79,9 @@ def _sit(name: str, backbone: DiTConfig, steps: int) -> ExperimentConfig:
             lr=1e-4,
             betas=(0.9, 0.999),
             warmup=0,
-            clip=1e9,  # none
+            clip=0.0,  # none
             ema=(0.9999,),
+            ema_warmup=False,
         ),
         sampling=SamplingConfig(method="heun", steps=125, scale=1.5, guided_channels=3),
         watch=WatchConfig(log=25_600, checkpoint=50_000 * BATCH, preview=50_000 * BATCH),

@@ -117,8 +117,9 @@ def _jax_flow(
             lr=1e-4,
             betas=(0.9, 0.99),
             warmup=0,
-            clip=1e9,  # none
+            clip=0.0,  # none
             ema=(0.9999,),
+            ema_warmup=False,
         ),
         sampling=SamplingConfig(method="euler", steps=32, scale=4.0),
         watch=WatchConfig(log=25_600, checkpoint=50_000 * BATCH, preview=50_000 * BATCH),

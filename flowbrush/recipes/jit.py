@@ -95,8 +95,9 @@ def _jit(name: str, backbone: JiTConfig, patch: int, scale: float) -> Experiment
             pictures=600 * EPOCH,
             lr=2e-4,
             warmup=5 * EPOCH,
-            clip=1e9,  # none
+            clip=0.0,  # none
             ema=(0.9999, 0.9996),
+            ema_warmup=False,
         ),
         sampling=SamplingConfig(method="heun", steps=50, scale=scale, interval=(0.1, 1.0)),
         watch=WatchConfig(log=102_400, checkpoint=EPOCH, preview=10 * EPOCH),

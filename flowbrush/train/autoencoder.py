@@ -38,6 +38,7 @@ from flowbrush.train.parallel import MeanGradients, compile_blocks
 from flowbrush.train.rejects import Rejects
 from flowbrush.train.run_folder import opened
 from flowbrush.train.saving import Saving
+from flowbrush.train.start import start_from
 from flowbrush.train.steps import Steps
 
 
@@ -59,6 +60,9 @@ def train_autoencoder(
     settings, b, device, pixels = config.train, config.batch.size, processes.device, PixelSpace()
     side, written = config.size // config.autoencoder.factor, run / AUTOENCODER_FOLDER
     network, distance = build_autoencoder(config, device), config.loss.build_distance(device)
+    begins_averaged = False  # with averaged weights
+    if settings.start and not checkpoint.exists(run / CHECKPOINT_FOLDER):
+        begins_averaged = start_from(Path(settings.start), config, network)
     steps = Steps(network, settings, device)
     averaged = steps.first_average  # what is written and shown
     dtype = choose_dtype(settings.precision, device)
@@ -72,9 +76,12 @@ def train_autoencoder(
         if main and checkpoint.exists(folder):
             found = checkpoint.newest(folder, print)
         if found := processes.gathered(found)[0]:
-            seen = checkpoint.load(found, "progress")["pictures"]
+            progress = checkpoint.load(found, "progress")
+            seen, begins_averaged = progress["pictures"], progress.get("begins_averaged", False)
             for name, state in steps.states.items():
                 checkpoint.fill(found, name, state, str(found))
+        if begins_averaged:
+            steps.begin_as_averages()
         if seen >= settings.pictures:
             processes.say(f"{run}: already trained on {seen:,} pictures")
             return 0
@@ -129,7 +136,7 @@ def train_autoencoder(
                 if is_time(config.watch.checkpoint, seen, b) or done or stopped:
                     journal.write(seen, step.lr)  # a line ends here, also where a run goes on
                     plain = {
-                        "progress": {"pictures": seen},
+                        "progress": {"pictures": seen, "begins_averaged": begins_averaged},
                         "config": to_json(config),
                         "provenance": origin | {"rejected": commonest(rejects.reasons)},
                     }

@@ -13,7 +13,12 @@ Decay = Callable[[int], float]  # of the average, at so many steps after the fir
 
 
 def exponential(decay: float) -> Decay:
-    """At step n at most (1 + n) / (10 + n): a young average forgets its untrained start."""
+    """The same at every step: an average that begins as an average keeps it."""
+    return lambda step: decay
+
+
+def warmed_up(decay: float) -> Decay:
+    """At step n at most (1 + n) / (10 + n): an average forgets the random weights it begins as."""
     return lambda step: min(decay, (1 + step) / (10 + step))
 
 
@@ -34,7 +39,7 @@ class EMA:
     """
 
     def __init__(self, network: nn.Module, decay: Decay) -> None:
-        self._decay = decay
+        self.decay = decay
         weights = {name: weight.detach() for name, weight in network.named_parameters()}
         self._averages = {name: weight.clone() for name, weight in weights.items()}
         self._pairs = [(own(a), own(weights[name])) for name, a in self._averages.items()]
@@ -42,7 +47,7 @@ class EMA:
     def update(self, step: int) -> None:
         """Take the weights in, `step` steps after the first."""
         averages, weights = map(list, zip(*self._pairs, strict=True))
-        torch._foreach_lerp_(averages, weights, weight=1 - self._decay(step))
+        torch._foreach_lerp_(averages, weights, weight=1 - self.decay(step))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

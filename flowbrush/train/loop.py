@@ -66,8 +66,9 @@ def train(
     shapes = build_shapes(config, space, encoder)
     denoiser = build_denoiser(config, shapes, device)
     network, dtype = denoiser.backbone, choose_dtype(settings.precision, device)
+    begins_averaged = False  # with averaged weights
     if settings.start and not checkpoint.exists(run / CHECKPOINT_FOLDER):
-        start_from(Path(settings.start), network)
+        begins_averaged = start_from(Path(settings.start), config, network)
     if settings.recompute:
         recompute_blocks(network)
     if settings.compile:
@@ -97,8 +98,10 @@ def train(
                 )
             if before < len(source):
                 processes.say(f"source: {len(source) - before:,} examples more: in another order")
-            for name in steps.states.keys() & checkpoint.names(found):  # imported: no optimizer
-                checkpoint.fill(found, name, steps.states[name], f"{run}: {OTHERS}")
+            begins_averaged = progress.get("begins_averaged", False)
+            steps.fill(found, f"{run}: {OTHERS}")  # of an import without an optimizer's state
+        if begins_averaged:
+            steps.begin_as_averages()
         if seen >= settings.pictures:
             processes.say(f"{run}: already trained on {seen:,} pictures")
             return 0
@@ -176,7 +179,11 @@ def train(
                 if is_time(config.watch.checkpoint, seen, b) or done or stopped:
                     journal.write(seen, step.lr)  # a line ends here, also where a run goes on
                     plain = {
-                        "progress": {"pictures": seen, "examples": len(source)},
+                        "progress": {
+                            "pictures": seen,
+                            "examples": len(source),
+                            "begins_averaged": begins_averaged,
+                        },
                         "config": to_json(config),
                         "provenance": origin | {"rejected": commonest(rejects.reasons)},
                     }

@@ -15,7 +15,9 @@ def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Adam
         {"params": [w for w in trained if w.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [w for w in trained if w.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    optimizer = torch.optim.AdamW(
+        groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True
+    )
     for weight in trained:
         optimizer.state[weight] = {
             "step": torch.zeros((), device=weight.device),

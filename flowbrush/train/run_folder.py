@@ -25,7 +25,7 @@ def opened(
     Raises AnotherRun where something else differs, UserError where another process is at it.
     """
     if is_run(run):
-        _same_config(run, config, changeable)
+        check_same(run, config, changeable)
     try:
         run.mkdir(parents=True, exist_ok=True)
         with (run / ".lock").open("w") as lock:
@@ -52,7 +52,8 @@ def opened(
         ) from None
 
 
-def _same_config(run: Path, config: Experiment, changeable: tuple[str, ...]) -> None:
+def check_same(run: Path, config: Experiment, changeable: tuple[str, ...]) -> None:
+    """Raises AnotherRun where `config` differs from the run's in what is not changeable."""
     begun = load_experiment(run)
     if type(begun) is not type(config):
         raise AnotherRun(

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from flowbrush.averages import exponent
-from flowbrush.train.ema import EMA, exponential, power
+from flowbrush.train.ema import EMA, exponential, power, warmed_up
 
 
 def test_the_average_follows_its_formula() -> None:
@@ -11,18 +11,19 @@ def test_the_average_follows_its_formula() -> None:
     network.weight.data.fill_(0.0)
     ema = EMA(network, exponential(0.9))
     network.weight.data.fill_(1.0)
-    ema.update(step=1_000)
-    ema.update(step=1_001)
+    ema.update(step=0)
+    ema.update(step=1)
     assert ema.state_dict()["weight"].item() == pytest.approx(1 - 0.9**2)
 
 
-def test_a_young_average_follows_closely() -> None:
+@pytest.mark.parametrize(("step", "share"), [(0, 0.9), (100_000, 1e-4)])
+def test_an_average_that_warms_up_follows_closely_at_first(step: int, share: float) -> None:
     network = nn.Linear(1, 1, bias=False)
     network.weight.data.fill_(0.0)
-    ema = EMA(network, exponential(0.9999))
+    ema = EMA(network, warmed_up(0.9999))
     network.weight.data.fill_(1.0)
-    ema.update(step=0)
-    assert ema.state_dict()["weight"].item() == pytest.approx(0.9)
+    ema.update(step)
+    assert ema.state_dict()["weight"].item() == pytest.approx(share, rel=1e-3)
 
 
 def test_the_weights_come_back_to_the_bit() -> None:

@@ -34,6 +34,17 @@ def test_weight_decay_falls_on_matrices_only() -> None:
     assert decay == {id(network.weight): 0.1, id(network.bias): 0.0}
 
 
+def test_the_first_step_is_short_where_eps_is_large() -> None:
+    """Adam's first step is lr * g / (|g| + eps)."""
+    for eps, step in ((1e-15, 1.0), (1.0, 1e-3 / 1.001)):
+        weight = nn.Parameter(torch.zeros(1, 1))
+        network = nn.ParameterList([weight])
+        optimizer = build_optimizer(network, replace(BASE, eps=eps))
+        weight.grad = torch.full_like(weight, 1e-3)
+        optimizer.step()
+        assert weight.item() == pytest.approx(-step)
+
+
 def test_an_optimizer_goes_on_from_its_state_to_the_bit() -> None:
     torch.manual_seed(0)
     network = nn.Linear(4, 4)
