@@ -3,14 +3,13 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from flowbrush.data.folders import Folder
+from flowbrush.data.pictures import upright_sides
 from flowbrush.data.source import MOST_BROKEN, Source
 from flowbrush.doctor.finding import Finding, judged
 from flowbrush.doctor.sample import Sample
@@ -192,7 +191,8 @@ def _pictures(sample: Sample) -> Iterator[Finding]:
 def _sizes(source: Folder, size: int, most: int) -> Finding:
     """Of the files, which are scaled to the recipe's size."""
     step = max(1, len(source) // most)
-    sides = [side for name in source.names[::step] if (side := _side(source.pictures / name))]
+    sides = [min(upright_sides(source.pictures / name)) for name in source.names[::step]]
+    sides = [side for side in sides if side]  # without those that have no header
     small = sum(side < size for side in sides)
     what = f"{small:,} of {len(sides):,} files have fewer than {size} pixels on their short side"
     if sides:
@@ -200,11 +200,3 @@ def _sizes(source: Folder, size: int, most: int) -> Finding:
     return judged(
         small <= MOST_SMALL * len(sides), what, "they are scaled up: lower size, or leave them out"
     )
-
-
-def _side(path: Path) -> int:
-    try:
-        with Image.open(path) as image:
-            return min(image.size)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        return 0

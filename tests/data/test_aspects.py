@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import test_parquet
 from PIL import Image, ImageFile
-from test_pictures import encoded
+from test_pictures import BLUE, RED, chunk, encoded, halves, with_chunks
 from test_tar_shards import opened, sample, write
 
 from flowbrush.data import FolderConfig, tar_aspects
@@ -57,6 +57,52 @@ def test_it_is_that_of_the_picture_as_its_exif_turns_it(kind, orientation):
     assert aspect(io.BytesIO(file)) == (1.5 if orientation < 5 else 4 / 6)
     turned = decode(file, (60, 90), "x") if orientation < 5 else decode(file, (90, 60), "x")
     assert turned.shape[1] / turned.shape[0] == aspect(io.BytesIO(file))
+
+
+XMP = '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" {}</rdf:Description>'
+ATTRIBUTE = XMP.format('tiff:Orientation="6">').encode()
+ELEMENT = XMP.format("><tiff:Orientation>6</tiff:Orientation>").encode()
+
+
+def itxt(xmp: bytes) -> bytes:
+    return chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+
+
+@pytest.mark.parametrize("xmp", [ATTRIBUTE, ELEMENT])
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF", "AVIF", "PNG", "PNG, behind"])
+def test_it_is_that_of_the_picture_as_its_xmp_alone_turns_it(kind, xmp):
+    if kind == "PNG":
+        file = with_chunks(encoded(halves(60, 40)), before=itxt(xmp))
+    elif kind == "PNG, behind":
+        file = with_chunks(encoded(halves(60, 40)), behind=itxt(xmp))
+    else:
+        file = encoded(halves(60, 40), kind, **{"xmp": xmp} if kind != "TIFF" else {})
+        if kind == "TIFF":
+            file = encoded(halves(60, 40), kind, tiffinfo={700: xmp})
+    found = decode(file, (60, 40), "x").astype(int)
+    assert abs(found[5, 20] - RED).max() < 40 and abs(found[55, 20] - BLUE).max() < 40
+    assert aspect(io.BytesIO(file)) == 40 / 60
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["TIFF", "AVIF", "PNG, behind"])
+def test_other_containers_of_exif_turn_it_too(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if kind == "PNG, behind":
+        file = with_chunks(encoded(halves(60, 40)), behind=chunk(b"eXIf", exif.tobytes()[6:]))
+    else:
+        file = encoded(halves(60, 40), kind, exif=exif.tobytes())
+    assert aspect(io.BytesIO(file)) == (1.5 if orientation < 5 else 4 / 6)
+    size = (40, 60) if orientation < 5 else (60, 40)
+    jpeg = encoded(halves(60, 40), "JPEG", exif=exif, quality=100)
+    different = abs(decode(file, size, "x").astype(int) - decode(jpeg, size, "x")).max(-1) > 40
+    assert different.mean() < 0.1  # but along the edge, where AVIF has fewer colors
+
+
+def test_what_stands_behind_a_png_is_looked_for_without_decoding(undecoded):
+    file = with_chunks(encoded(halves(60, 40)), behind=itxt(ATTRIBUTE))
+    assert aspect(io.BytesIO(file)) == 40 / 60
 
 
 @pytest.mark.parametrize("file", [b"", b"no picture", picture(6, 4)[:20]])

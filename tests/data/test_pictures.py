@@ -7,9 +7,10 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from profiles import WIDE
 
 from flowbrush.data import pictures
-from flowbrush.data.pictures import decode
+from flowbrush.data.pictures import aspect, decode
 from flowbrush.data.source import UnreadablePicture
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -19,6 +20,11 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def halves(width: int = 8, height: int = 8) -> Image.Image:
@@ -41,6 +47,8 @@ JPEGS = {
     "progressive": {"progressive": True},
     "poor": {"quality": 10},
     "with restarts": {"restart_marker_rows": 1},
+    "with a profile": {"icc_profile": WIDE},
+    "with a long profile": {"icc_profile": WIDE + bytes(100_000)},
     "turned": {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"},
 }
 
@@ -204,11 +212,6 @@ def test_decoding_a_jpeg_at_a_fraction_keeps_its_stripes(side, size):
 def png_claiming(width: int, height: int) -> bytes:
     """A PNG of a few bytes whose header claims a size."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
@@ -270,11 +273,43 @@ def test_the_reason_is_for_reading_and_names_no_object_in_memory():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_a_picture_whose_exif_is_damaged_is_unreadable(kind):
+def test_a_picture_whose_exif_is_damaged_is_turned_as_far_as_it_can_be_read(kind):
     exif = Image.Exif()
     exif[0x112], exif[0x100] = 6, 7  # turned by 90 degrees; a width
     whole = encoded(halves(), kind, exif=exif)
     damaged = whole.replace(b"\x01\x00\x00\x04", b"\x01\x00\x00\x02")  # the width as text
-    assert damaged != whole and colour(decode(whole, 4, "whole"), 0, 0)
-    with pytest.raises(UnreadablePicture, match="not an integer"):
-        decode(damaged, 4, "damaged")
+    lost = whole.replace(b"MM\0*", b"MM\0?")
+    assert whole not in (damaged, lost)
+    assert (decode(damaged, 8, "damaged") == decode(whole, 8, "whole")).all()
+    assert (decode(lost, 8, "lost") == decode(encoded(halves(), kind), 8, "upright")).all()
+
+
+# -- what a PNG holds beside its pixels
+
+
+def with_chunks(png: bytes, before: bytes = b"", behind: bytes = b"") -> bytes:
+    """Before the pixels, and behind them."""
+    at = png.index(b"IDAT") - 4
+    return png[:at] + before + png[at:-12] + behind + png[-12:]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(3_000_000))),
+        chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(bytes(3_000_000))),
+        chunk(b"tEXt", b"Comment\0" + b"x" * 3_000_000),
+        chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(3_000_000))),
+    ],
+)
+def test_a_png_of_megabytes_of_metadata_is_read(text):
+    plain = encoded(halves())
+    for png in (with_chunks(plain, before=text), with_chunks(plain, behind=text)):
+        assert (decode(png, 8, "x") == np.asarray(halves())).all()
+        assert aspect(io.BytesIO(png)) == 1
+
+
+def test_text_that_would_fill_the_memory_is_not_unpacked():
+    bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(65_000_000), 1)) * 2
+    with pytest.raises(UnreadablePicture, match="text"):
+        decode(with_chunks(encoded(halves()), before=bomb), 8, "x")

@@ -62,6 +62,16 @@ def test_broken_small_and_repeated_pictures_are_found(tmp_path: Path) -> None:
     assert said(found, "captions repeat another one") == "look at"
 
 
+def test_an_image_that_pillow_has_no_word_for_is_one_that_cannot_be_read(tmp_path: Path) -> None:
+    for i in range(20):
+        write(tmp_path, f"{i}", 40, f"picture {i}", i)
+    png = (tmp_path / "0.png").read_bytes()
+    (tmp_path / "0.png").write_bytes(png[:33] + b"\0\0\0\2tRNS\0\0\0\0\0\0" + png[33:])
+    found = states(folder_config(tmp_path))
+    assert said(found, "1 of 20 pictures cannot be read") == "look at"
+    assert said(found, "0 of 19 files have fewer than 32 pixels") == "ok"
+
+
 def test_captions_are_told_by_length_and_writing(tmp_path: Path) -> None:
     for i, caption in enumerate(("a fox", "赤い丸と青い星", "лиса", "x" * 2_100)):
         write(tmp_path, str(i), 40, caption, i)
