@@ -32,3 +32,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'X'?"` for the closest of the known words, or `""` where none is close."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def check_unicode(text: str, where: str) -> None:
+    """Raises UserError where bytes that are not UTF-8 came in, of which Python makes surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        shown = where.encode("utf-8", "backslashreplace").decode()
+        raise UserError(
+            f"{shown}: not UTF-8; type it in a UTF-8 terminal, or rename what has that name"
+        ) from None

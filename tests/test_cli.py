@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from flowbrush.cli import VERBS, main
+from flowbrush.cli.options import prompts_first
 from flowbrush.recipes import RECIPES
 
 TINY = str(Path(__file__).parent / "tiny.py")
@@ -87,6 +88,38 @@ def test_several_pictures_of_a_prompt_are_written_one_by_one(run: str) -> None:
         f"painted-{i}.png" for i in range(3)
     }
     assert Image.open("painted-0.png").size == (16, 16)
+
+
+def test_a_prompt_may_begin_with_a_dash(run: str) -> None:
+    prompt = "-40 degrees, a frozen lake"
+    assert main(["sample", run, prompt, "--out", "a.png"]) == 0
+    assert main(["sample", run, "--out", "b.png", "--", prompt]) == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    assert prompts_first(["-5", "--seed", "1"]) == (["-5"], ["--seed", "1"])
+    assert prompts_first(["a fox", "-out", "b.png"]) == (["a fox"], ["-out", "b.png"])
+    assert prompts_first(["a", "--seed", "1", "--", "--x", "-h"]) == (
+        ["a", "--x", "-h"],
+        ["--seed", "1"],
+    )
+
+
+def test_what_is_printed_fits_any_terminal(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose letters are ASCII alone, or that has the names of files not in UTF-8."""
+    for encoding, shown in (("ascii", b"\\u732b.png\n"), ("utf-8", "猫.png\n".encode())):
+        raw = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+        assert main(["sample", run, "猫", "--out", "猫.png"]) == 0
+        sys.stdout.flush()
+        assert raw.getvalue() == shown
+        assert main(["--help"]) == 0
+
+
+@pytest.mark.parametrize("words", [["sample", "RUN", "caf\udce9"], ["train", "emoji\udce9"]])
+def test_an_argument_that_is_not_utf_8_is_named(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, *words)
+    assert "\\udce9': not UTF-8; type it in a UTF-8 terminal" in said
 
 
 def test_the_seed_chooses_the_picture(run: str) -> None:
@@ -373,6 +406,8 @@ def test_what_cannot_be_measured_is_refused(run: str, capsys: pytest.CaptureFixt
         capsys, "evaluate", run, "--features", "efficientnet", "--reference", "none.npz",
         "--limit", "4",
     )  # fmt: skip
+    alone = ["--reference", "none.npz", "--limit", "4", "--validation", "0"]
+    assert "--reference none.npz: by which features?" in refused(capsys, "evaluate", run, *alone)
     assert "--kinds fr" in refused(capsys, "evaluate", run, "--kinds", "fr")
     assert "batch must be" in refused(capsys, "evaluate", run, "--batch", "0")
     assert "steps 0" in refused(capsys, "evaluate", run, "--sweep.steps", "0")

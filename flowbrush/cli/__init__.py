@@ -1,6 +1,7 @@
 """The verbs that a user types. Each takes its own options; `flowbrush VERB --help` lists them."""
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from flowbrush.cli.recipes import recipes
 from flowbrush.cli.sample import sample
 from flowbrush.cli.train import train
 from flowbrush.cli.weights import export, import_weights
-from flowbrush.errors import FirstError, UserError, nearest
+from flowbrush.errors import FirstError, UserError, check_unicode, nearest
 
 VERBS = {
     "plan": plan,
@@ -52,11 +53,16 @@ recipe as well."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Exit status: 0, 2 for a user's mistake, 128 + n when signal n stopped it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe, in any encoding
+            stream.reconfigure(errors="backslashreplace")
     verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in ("--help", "-h", "help"):
         print(HELP)
         return 0
     try:
+        for word in (verb, *rest):
+            check_unicode(word, f"argument '{word}'")
         if verb not in VERBS:
             raise UserError(f"'{verb}' is not a verb ({', '.join(VERBS)}){nearest(verb, VERBS)}")
         return VERBS[verb](rest)

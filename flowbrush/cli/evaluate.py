@@ -76,6 +76,11 @@ def evaluate(arguments: list[str]) -> int:
     options, folder = chosen.options, Path(run)
     if options.batch < 1 or min(options.limit, options.validation) < 0:
         raise UserError("evaluate: batch must be 1 or more, limit and validation 0 or more")
+    if options.reference and not options.features:
+        raise UserError(
+            f"--reference {options.reference}: by which features? Add --features, as the reference "
+            "was made with"
+        )
     ways = chosen.sweep.ways(options.weights, chosen.sampling)
     if own.stages:
         own = own.learned(int(checkpoint.newest(folder / CHECKPOINT_FOLDER, print).name))

@@ -32,6 +32,17 @@ def first_word(arguments: list[str], usage: str, what: str) -> tuple[str, list[s
     return arguments[0], arguments[1:]
 
 
+def prompts_first(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The prompts, and the options after them. Behind `--` everything is a prompt."""
+    behind: list[str] = []
+    if "--" in arguments:
+        cut = arguments.index("--")
+        arguments, behind = arguments[:cut], arguments[cut + 1 :]
+    options = (i for i, word in enumerate(arguments) if re.fullmatch(r"-[A-Za-z-]\S*|--.*", word))
+    first = next(options, len(arguments))
+    return arguments[:first] + behind, arguments[first:]
+
+
 def experiment(target: str, otherwise: str, small: bool, verb: str) -> "ExperimentConfig":
     """The config of a run or a recipe that paints; of `otherwise`, a recipe, where help is asked.
 

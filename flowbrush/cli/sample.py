@@ -6,13 +6,16 @@ from typing import Annotated
 
 import tyro
 
-from flowbrush.cli.options import Weights, check_ending, first_word, parse
+from flowbrush.cli.options import Weights, check_ending, first_word, parse, prompts_first
 from flowbrush.errors import UserError
 
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """What to paint. How to paint is the run's own choice where it is left out."""
+    """What to paint. How to paint is the run's own choice where it is left out.
+
+    Behind -- everything is a prompt, also what begins with -.
+    """
 
     out: Path = Path("painted.png")
     """the picture; several prompts, or several pictures of one, make a captioned sheet"""
@@ -31,8 +34,7 @@ class SampleOptions:
 
 def sample(arguments: list[str]) -> int:
     run, rest = first_word(arguments, 'sample RUN "PROMPT" ... [options]', "a run's folder")
-    split = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
-    prompts, rest = rest[:split], rest[split:]
+    prompts, rest = prompts_first(rest)
     from flowbrush.contact_sheet import contact_sheet, save, to_image
     from flowbrush.experiment import ExperimentConfig, load_config
     from flowbrush.flow.sampling import SamplingConfig
@@ -48,7 +50,9 @@ def sample(arguments: list[str]) -> int:
     chosen = parse(Sample, given, rest, f"flowbrush sample {run or 'RUN'} PROMPT ...")
     options = chosen.options
     if not prompts:
-        raise UserError('sample: no prompt; write flowbrush sample RUN "a fox"')
+        raise UserError(
+            'sample: no prompt; write flowbrush sample RUN "a fox" (or RUN -- "-one like this")'
+        )
     if options.count < 1:
         raise UserError(f"--count {options.count}: it must be 1 or more")
     check_ending(options.out)

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from flowbrush.condition import Condition, joined
-from flowbrush.errors import UserError
+from flowbrush.errors import UserError, check_unicode
 from flowbrush.shapes import ConditionShapes
 
 # The null caption: the empty one's vectors, or zeros in their place.
@@ -83,7 +83,7 @@ class CachedEncoder:
         """
         different = sorted(dict.fromkeys(captions), key=len)
         for caption in different:
-            _check_length(caption)
+            _check(caption)
         chunks = [different[i : i + batch] for i in range(0, len(different), batch)]
         parts = [[row for chunk in chunks for row in model(chunk)] for model in self._models]
         rows = [self._join(list(row)) for row in zip(*parts, strict=True)]
@@ -99,7 +99,7 @@ class CachedEncoder:
         if (i, caption) in self._rows:
             self._rows.move_to_end((i, caption))
             return self._rows[i, caption]
-        _check_length(caption)
+        _check(caption)
         row = self._rows[i, caption] = self._models[i]([caption])[0]
         self._left -= _bytes(row)
         while self._left < 0 and len(self._rows) > 1:
@@ -107,7 +107,8 @@ class CachedEncoder:
         return row
 
 
-def _check_length(caption: str) -> None:
+def _check(caption: str) -> None:
+    check_unicode(caption, f"caption '{caption[:30]}'")
     if len(caption) > LONGEST_CAPTION:
         raise UserError(
             f"caption '{caption[:30]}...': {len(caption):,} characters, the most is "

@@ -33,7 +33,7 @@ from flowbrush.train.autoencoder_folder import (
     write_autoencoder,
 )
 from flowbrush.train.interruption import Interruption
-from flowbrush.train.journal import Journal, is_time
+from flowbrush.train.journal import Journal, check_loggers, is_time
 from flowbrush.train.parallel import MeanGradients, compile_blocks
 from flowbrush.train.rejects import Rejects
 from flowbrush.train.run_folder import opened
@@ -53,6 +53,8 @@ def train_autoencoder(
     Raises UserError for what the user can mend.
     """
     # Build the parts.
+    if processes.is_main:
+        check_loggers(config.watch)
     whole = config.source.build(config.size)
     source, held_out = split(whole, config.held_out)
     if not len(source):

@@ -1,5 +1,6 @@
 """What a run writes down: lines of JSON, a curve, a progress bar, TensorBoard or W&B if asked."""
 
+import glob
 import json
 import sys
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from PIL import Image
@@ -19,11 +21,12 @@ from flowbrush.contact_sheet import save
 from flowbrush.data.batches import Batch
 from flowbrush.errors import NotFinite, UserError
 from flowbrush.evaluate.record import RECORD_FILE, Evaluation, record
+from flowbrush.experiment import WatchConfig
 from flowbrush.plan.flops import Work
 from flowbrush.processes import synchronize
 from flowbrush.whole_files import written_whole
 
-JOURNAL_FILE, CURVE_FILE = "journal.jsonl", "loss.png"
+JOURNAL_FILE, CURVE_FILE, WANDB_ID_FILE = "journal.jsonl", "loss.png", "wandb-id"
 HOST = torch.device("cpu")
 
 
@@ -66,8 +69,11 @@ class Journal:
             unit_scale=True,
             dynamic_ncols=True,
         )
-        self._board = _tensorboard(run) if config.watch.tensorboard and not silent else None
-        self._wandb = _wandb(run, config) if config.watch.wandb and not silent else None
+        self._board = self._wandb = None
+        if config.watch.tensorboard and not silent:
+            self._board = _import_tensorboard()(str(run / "tensorboard"))
+        if config.watch.wandb and not silent:
+            self._wandb = _wandb(run, config)
         if work and work.told and not silent:
             self.say(work.told)
         self._since = time.perf_counter()
@@ -250,27 +256,67 @@ def _draw_curve(lines: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _tensorboard(run: Path) -> Any:
+def check_loggers(config: WatchConfig) -> None:
+    """Raises UserError, before anything is computed, where TensorBoard or W&B cannot be used."""
+    if config.tensorboard:
+        _import_tensorboard()
+    if not config.wandb:
+        return
+    wandb = _import_wandb()
+    if wandb.setup().settings.mode != "online":
+        return
+    try:
+        reason = "" if wandb.login(prompt=False) else "no API key"
+    except wandb.errors.Error as error:
+        reason = str(error)
+    if reason:
+        raise UserError(f"watch.wandb: {reason}; run wandb login first, or set WANDB_MODE=offline")
+
+
+def _import_tensorboard() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UserError("watch.tensorboard: missing; pip install 'flowbrush[log]'") from None
-    return SummaryWriter(str(run / "tensorboard"))
+    return SummaryWriter
 
 
-def _wandb(run: Path, config: Experiment) -> Any:
+def _import_wandb() -> Any:
     try:
         import wandb
     except ImportError:
         raise UserError("watch.wandb: missing; pip install 'flowbrush[log]'") from None
-    return wandb.init(
-        project=config.watch.wandb,
-        name=run.name,
-        id=run.name,
-        dir=run,
-        resume="allow",
-        config=to_json(config),
-    )
+    return wandb
+
+
+def _wandb(run: Path, config: Experiment) -> Any:
+    wandb = _import_wandb()
+    try:
+        return wandb.init(
+            project=config.watch.wandb,
+            name=run.name,
+            id=wandb_id(run),
+            dir=run,
+            resume="allow",
+            config=to_json(config),
+        )
+    except wandb.errors.Error as error:
+        raise UserError(
+            f"watch.wandb: {error}; mend that, or set WANDB_MODE=offline and go on"
+        ) from None
+
+
+def wandb_id(run: Path) -> str:
+    """Under which W&B knows this folder, whatever others are called: kept in it.
+
+    A run that W&B knew before there was such a file goes on under its folder's name.
+    """
+    path = run / WANDB_ID_FILE
+    if not path.exists():
+        known = any((run / "wandb").glob(f"*run-*-{glob.escape(run.name)}"))
+        with written_whole(path) as aside:
+            aside.write_text(run.name if known else uuid4().hex, "utf-8")
+    return path.read_text("utf-8").strip()
 
 
 def is_time(every: int, seen: int, b: int) -> bool:

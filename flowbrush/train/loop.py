@@ -29,7 +29,7 @@ from flowbrush.randomness import derive, normal, uniform
 from flowbrush.text.null import record_null
 from flowbrush.text_to_image import OTHERS, TextToImage
 from flowbrush.train.interruption import Interruption
-from flowbrush.train.journal import Journal, is_time
+from flowbrush.train.journal import Journal, check_loggers, is_time
 from flowbrush.train.parallel import compile_blocks, share
 from flowbrush.train.previews import preview, preview_prompts
 from flowbrush.train.rejects import Rejects
@@ -53,6 +53,8 @@ def train(
     Raises UserError for what the user can mend.
     """
     # Build the parts.
+    if processes.is_main:
+        check_loggers(config.watch)
     whole = config.source.build(config.each_stage[0].size)
     config = with_classes(config, whole)
     stages = build_stages(config, whole)

@@ -22,7 +22,7 @@ from flowbrush.evaluate.record import recorded
 from flowbrush.evaluate.watched import Watched
 from flowbrush.experiment import EvaluateConfig
 from flowbrush.processes import Processes
-from flowbrush.train.journal import Journal
+from flowbrush.train.journal import Journal, wandb_id
 from flowbrush.train.loop import train
 from flowbrush.train.rejects import Rejects
 from flowbrush.train.run_folder import opened
@@ -90,6 +90,29 @@ def test_wandb_runs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         journal.write(seen=8, lr=0.1)
         journal.show(Image.fromarray(np.zeros((4, 4, 3), np.uint8)), 8)
     assert list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def test_wandb_without_a_key_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    config = replace(tiny(), watch=replace(tiny().watch, wandb="flowbrush"))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    wandb.teardown()  # it remembers the mode of the tests before
+    monkeypatch.setattr(wandb, "login", lambda prompt: False)
+    with pytest.raises(UserError, match="run wandb login first, or set WANDB_MODE=offline"):
+        train(config, tmp_path / "run", CPU)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_of_one_name_are_runs_of_their_own_in_wandb(tmp_path: Path) -> None:
+    one, other, old = (tmp_path / name / "night" for name in "abc")
+    for run in (one, other, old):
+        run.mkdir(parents=True)
+    (old / "wandb" / "offline-run-20260101_120000-night").mkdir(parents=True)
+    assert wandb_id(one) == wandb_id(one) != wandb_id(other)
+    assert wandb_id(old) == "night"
 
 
 def test_broken_pictures_are_listed_once_each(tmp_path: Path) -> None:
