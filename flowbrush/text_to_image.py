@@ -1,5 +1,6 @@
 """A trained model that paints."""
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,8 +20,7 @@ from flowbrush.experiment import (
     load_config,
 )
 from flowbrush.flow.denoiser import Denoiser
-from flowbrush.flow.guidance import Guided
-from flowbrush.flow.sampling import SamplingConfig, transport
+from flowbrush.flow.sampling import SamplingConfig, guided, transport
 from flowbrush.processes import autocast, choose_device, choose_dtype
 from flowbrush.randomness import derive, normal
 from flowbrush.spaces import Space
@@ -52,6 +52,7 @@ class TextToImage:
         self.config, self.encoder, self.space, self.device = config, encoder, space, device
         self.denoiser, self.frozen, self.weights, self.seen = denoiser, frozen, weights, seen
         self.dtype = choose_dtype(config.train.precision, device)
+        self._lock = threading.RLock()  # of the network, which painting changes for a while
         if frozen:
             denoiser.to(self.dtype)
 
@@ -106,6 +107,7 @@ class TextToImage:
         seeds: one a picture, None = 0, 1, 2, ...; their noise is drawn on the CPU, so a picture is
         the same alone, in any batch, and up to rounding on any device.
         shape: height and width, one of `config.shapes`; None = the square.
+        Threads may call it at once: one paints after the other.
         Raises UserError for a prompt that the encoder refuses, and for another shape.
         """
         shape = shape or (self.config.size, self.config.size)
@@ -115,18 +117,17 @@ class TextToImage:
         seeds = range(len(prompts)) if seeds is None else seeds
         if len(seeds) != len(prompts):
             raise UserError(f"seeds: {len(seeds)} for {len(prompts)} prompts; give one for each")
-        was_training = self.denoiser.training
-        self.denoiser.eval()
-        painted = [
-            self._paint(
-                list(prompts[i : i + batch]),
-                seeds[i : i + batch],
-                sampling or self.config.sampling,
-                shape,
-            )
-            for i in range(0, len(prompts), batch)
-        ]
-        self.denoiser.train(was_training)
+        sampling = sampling or self.config.sampling
+        with self._lock:
+            was_training = self.denoiser.training
+            self.denoiser.eval()
+            try:
+                painted = [
+                    self._paint(list(prompts[i : i + batch]), seeds[i : i + batch], sampling, shape)
+                    for i in range(0, len(prompts), batch)
+                ]
+            finally:
+                self.denoiser.train(was_training)
         return torch.cat(painted)
 
     def _paint(
@@ -144,9 +145,8 @@ class TextToImage:
         backbone = self.denoiser.backbone
         t_eps = 0.0 if clean else flow.t_eps
         denoiser = Denoiser(backbone, flow.prediction, t_eps, flow.diffusion)
-        guidance = sampling.scale, sampling.interval, sampling.guided_channels
-        field = Guided(denoiser, null, *guidance)
+        field = guided(denoiser, null, sampling)
         ahead = computed_ahead(backbone, sampling.times)
         with ahead if self.frozen else autocast(self.dtype, self.device):
-            x = transport(field, noise, condition, sampling)
+            x = transport(field, noise, condition, sampling, flow)
         return self.space.decode(x).cpu()

@@ -13,6 +13,7 @@ from flowbrush.flow.diffusion import DiffusionConfig
 from flowbrush.flow.path import Pictures, Prediction, to_velocity
 from flowbrush.flow.times import TimesConfig
 
+# (x_t, t, condition) -> velocity. A solver gives t on the CPU, in float64.
 VelocityField = Callable[[Pictures, Float[Tensor, " b"], Condition], Pictures]
 
 
@@ -33,6 +34,14 @@ class FlowConfig:
                 f"flow: t_eps {self.t_eps} must be in (0, 1), "
                 f"noise_scale {self.noise_scale} above 0"
             )
+
+    @property
+    def ends_at_prediction(self) -> bool:
+        """Whether the last step of sampling is Euler's, which ends at the predicted data.
+
+        A network that predicts data has no velocity at t = 1: its gap there is zero.
+        """
+        return self.prediction == "data" or self.diffusion is not None
 
 
 class Denoiser(nn.Module):
@@ -76,5 +85,6 @@ class Denoiser(nn.Module):
     ) -> Float[Tensor, "b out h w"]:
         x, t = self.diffusion.seen(x_t, t) if self.diffusion else (x_t, t)
         dtype = next(self.backbone.parameters(), x).dtype
+        t = t.to(torch.promote_types(dtype, torch.float32))
         output: Tensor = self.backbone(x.to(dtype), t, condition)
         return output.to(x_t.dtype)

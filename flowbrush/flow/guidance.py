@@ -3,10 +3,11 @@
 velocity = v_null + scale * (v_condition - v_null)
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flowbrush.condition import Condition
@@ -14,15 +15,32 @@ from flowbrush.flow.denoiser import VelocityField
 from flowbrush.flow.path import Pictures
 
 
+def guided_at(
+    t: Float[Tensor, " b"], interval: tuple[float, float], open_low: bool = False
+) -> Bool[Tensor, " b"]:
+    """Whether guidance acts at each time: low <= t < high, and at t = 1 where high = 1.
+
+    open_low: low < t, unless low = 0 (Li & He 2025).
+
+    A time is the rounded sum of a solver's steps. One that is within a few units of its dtype's
+    last place of an end is at that end: step 7 of 10 is at 0.7, and so is 0.6 + 0.1.
+    """
+    low, high = interval
+    near = 16 * torch.finfo(t.dtype).eps
+    begun = t > low + near if open_low and low > 0 else t > low - near
+    return begun & (t < (math.inf if low < high == 1 else high - near))
+
+
 @dataclass
 class Guided:
     """A VelocityField around another: both passes in one batch, one pass outside the interval.
 
     null: the condition of no caption, a batch of one.
-    interval: guidance acts while low <= t < high.
+    interval, open_low: when guidance acts; see `guided_at`.
     channels: only so many first ones are guided; None = all.
 
-    `t` is one time for the whole batch. Keep it on the CPU: a look then costs no synchronisation.
+    Keep `t` on the CPU: a look at it then costs no synchronization. Give it in float64, or the
+    ends of the interval are as coarse as its dtype.
     """
 
     field: VelocityField
@@ -30,17 +48,20 @@ class Guided:
     scale: float
     interval: tuple[float, float] = (0.0, 1.0)
     channels: int | None = None
+    open_low: bool = False
 
     def __post_init__(self) -> None:
         self._joined: tuple[Condition, Condition] | None = None
 
     def __call__(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:
-        low, high = self.interval
-        if self.scale == 1 or not low <= float(t[0]) < high:
+        acts = guided_at(t, self.interval, self.open_low)
+        if self.scale == 1 or not acts.any():
             return self.field(x_t, t, condition)
         both = self._followed_by_null(condition, len(x_t))
         given, unguided = self.field(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
         guided = unguided + self.scale * (given - unguided)
+        if not acts.all():
+            guided = torch.where(acts.to(x_t.device).view(-1, 1, 1, 1), guided, given)
         if self.channels is None:
             return guided
         return torch.cat([guided[:, : self.channels], given[:, self.channels :]], dim=1)

@@ -126,7 +126,9 @@ def imported(published: Published, choices: Choices) -> Imported:
             times=TimesConfig(mean=-0.8, std=0.8, stratified=False),
         ),
         train=TrainConfig(lr=2e-4, warmup=0, ema=(0.9999, 0.9996)),
-        sampling=SamplingConfig(method="heun", steps=50, scale=2.9, interval=(0.1, 1.0)),
+        sampling=SamplingConfig(
+            method="heun", steps=50, scale=2.9, interval=(0.1, 1.0), interval_open_low=True
+        ),
     )
     return config, weights
 

@@ -22,8 +22,7 @@ from flowbrush.condition import Condition
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.flow.denoiser import Denoiser
-from flowbrush.flow.guidance import Guided
-from flowbrush.flow.sampling import transport
+from flowbrush.flow.sampling import guided, transport
 from flowbrush.hub import quiet
 from flowbrush.randomness import normal
 from flowbrush.shapes import Shapes
@@ -196,6 +195,7 @@ def _sampler(config: ExperimentConfig) -> dict[str, Any]:
         # Two numbers: diffusers takes a list for the library and class of a part.
         "guidance_start": sampling.interval[0],
         "guidance_end": sampling.interval[1],
+        "guidance_open_start": sampling.interval_open_low,
     }
 
 
@@ -269,8 +269,8 @@ def _painted(
     """One picture in two steps of the run's sampler, its numbers not yet clamped."""
     flow, sampling = config.flow, replace(config.sampling, steps=2)
     denoiser = Denoiser(backbone, flow.prediction, _smallest_gap(config))
-    field = Guided(denoiser, encoder.null, sampling.scale, sampling.interval)
-    return transport(field, flow.noise_scale * noise, encoder([prompt]), sampling)
+    field = guided(denoiser, encoder.null, sampling)
+    return transport(field, flow.noise_scale * noise, encoder([prompt]), sampling, flow)
 
 
 def _difference(theirs: Tensor, ours: Tensor) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 from flowbrush.condition import Condition
 from flowbrush.flow.denoiser import VelocityField
 from flowbrush.flow.path import Pictures
-from flowbrush.flow.solvers import solve
+from flowbrush.flow.solvers import RowTimes, as_rows, solve
 
 
 @torch.no_grad()
@@ -24,8 +24,8 @@ def along(
     """x at each of the times, of which the first is that of `noise`; one step from each to the
     next."""
 
-    def slope(t: float, x: Tensor) -> Tensor:
-        return field(x, torch.full((len(x),), t), condition)
+    def slope(t: RowTimes, x: Tensor) -> Tensor:
+        return field(x, as_rows(t, len(x)), condition)
 
     stops = [noise]
     for start, end in pairwise(times):

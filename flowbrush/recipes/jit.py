@@ -99,6 +99,8 @@ def _jit(name: str, backbone: JiTConfig, patch: int, scale: float) -> Experiment
             ema=(0.9999, 0.9996),
             ema_warmup=False,
         ),
-        sampling=SamplingConfig(method="heun", steps=50, scale=scale, interval=(0.1, 1.0)),
+        sampling=SamplingConfig(
+            method="heun", steps=50, scale=scale, interval=(0.1, 1.0), interval_open_low=True
+        ),
         watch=WatchConfig(log=102_400, checkpoint=EPOCH, preview=10 * EPOCH),
     )

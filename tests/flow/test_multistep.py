@@ -13,7 +13,7 @@ from flowbrush.condition import Condition
 from flowbrush.flow.denoiser import Denoiser
 from flowbrush.flow.diffusion import DiffusionConfig
 from flowbrush.flow.multistep import DPMSolver2M
-from flowbrush.flow.solvers import solve
+from flowbrush.flow.solvers import RowTimes, as_rows, solve
 
 LINEAR = DiffusionConfig()
 SCALED = DiffusionConfig(first_beta=0.00085, last_beta=0.012, betas="scaled_linear")
@@ -21,8 +21,8 @@ NOISE = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0), dtype
 
 
 def slope_of(denoiser: Denoiser):
-    def slope(t: float, x: Tensor) -> Tensor:
-        return denoiser(x, torch.full((len(x),), t, dtype=torch.float64), Condition())
+    def slope(t: RowTimes, x: Tensor) -> Tensor:
+        return denoiser(x, as_rows(t, len(x)), Condition())
 
     return slope
 

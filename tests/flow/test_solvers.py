@@ -16,26 +16,26 @@ FIXED = {"euler": (1, 1), "heun": (2, 2), "midpoint": (2, 2), "rk4": (4, 4)}  # 
 ONE = torch.ones(1, 1, dtype=torch.float64)
 
 
-def swinging(t: float, x: Tensor) -> Tensor:
+def swinging(t: float | Tensor, x: Tensor) -> Tensor:
     """dx/dt = x cos t, solved by x = x(0) exp(sin t)."""
-    return x * math.cos(t)
+    return x * torch.as_tensor(t).double().cos().view(-1, 1)
 
 
 def pendulum(t: float | Tensor, x: Tensor) -> Tensor:
     """A driven pendulum in each row: nothing about it is linear."""
     angle, speed = x[:, 0], x[:, 1]
-    return torch.stack([speed, -torch.sin(angle) + 0.5 * math.cos(2 * float(t))], dim=1)
+    return torch.stack([speed, -torch.sin(angle) + 0.5 * torch.cos(2 * torch.as_tensor(t))], dim=1)
 
 
 def even(steps: int, end: float) -> list[float]:
     return [end * i / steps for i in range(steps + 1)]
 
 
-def counted(slope: Callable[[float, Tensor], Tensor]) -> tuple[Callable, list[float]]:
+def counted(slope: Callable) -> tuple[Callable, list[float | Tensor]]:
     """The slope, and the times at which it was asked for."""
-    asked: list[float] = []
+    asked: list[float | Tensor] = []
 
-    def count(t: float, x: Tensor) -> Tensor:
+    def count(t: float | Tensor, x: Tensor) -> Tensor:
         asked.append(t)
         return slope(t, x)
 
@@ -81,7 +81,7 @@ def test_dopri5_keeps_to_its_tolerance(tolerance):
 
 
 def test_dopri5_is_exact_for_the_integral_of_a_polynomial_of_degree_four():
-    x = dopri5(lambda t, x: torch.full_like(x, 5 * t**4), ONE, 0.0, 1.0, rtol=1e-3, atol=1e-3)
+    x = dopri5(lambda t, x: 5 * t.view(-1, 1) ** 4, ONE, 0.0, 1.0, rtol=1e-3, atol=1e-3)
     assert_close(x, 2 * ONE)
 
 
@@ -103,7 +103,7 @@ def test_dopri5_takes_more_steps_for_a_finer_tolerance():
 def test_dopri5_ends_exactly_at_the_end():
     slope, asked = counted(swinging)
     dopri5(slope, ONE, 0.1, 0.7, rtol=1e-6, atol=1e-6)
-    assert max(asked) == pytest.approx(0.7, abs=1e-12)
+    assert max(map(float, asked)) == 0.7
 
 
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-6, 1e-8])
@@ -113,18 +113,27 @@ def test_dopri5_agrees_with_that_of_torchdiffeq(tolerance):
         pendulum, begin, torch.tensor([0.0, 5.0]).double(), rtol=tolerance, atol=tolerance
     )[-1]
     ours = dopri5(pendulum, begin, 0.0, 5.0, tolerance, tolerance)
-    assert_close(ours, theirs, rtol=20 * tolerance, atol=20 * tolerance)
+    assert_close(ours, theirs, rtol=40 * tolerance, atol=40 * tolerance)
 
 
-def test_rows_share_the_steps_of_the_worst_row():
-    def rates(x: Tensor) -> Tensor:
-        return torch.tensor([[0.0], [1.0], [30.0]], dtype=torch.float64)[-len(x) :]
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-5])
+def test_each_row_takes_the_steps_that_it_takes_alone_and_ends_at_the_same_bits(tolerance):
+    """Rates from an easy row to one that needs many steps, some of them tried in vain."""
+    rates = torch.tensor([[0.0], [3.0], [30.0], [300.0]], dtype=torch.float64)
+    begin = 1 + torch.arange(4, dtype=torch.float64).view(4, 1)
 
-    alone, asked_alone = counted(lambda t, x: -rates(x) * x)
-    together, asked_together = counted(lambda t, x: -rates(x) * x)
-    dopri5(alone, ONE, 0.0, 1.0, rtol=1e-6, atol=1e-6)
-    dopri5(together, ONE.expand(3, 1), 0.0, 1.0, rtol=1e-6, atol=1e-6)
-    assert asked_together == asked_alone
+    def solved(rows: list[int]) -> tuple[Tensor, list[set[float]]]:
+        slope, asked = counted(lambda t, x: -rates[rows] * torch.sin(x) * (1 + t.view(-1, 1)))
+        x = dopri5(slope, begin[rows], 0.0, 1.0, tolerance, tolerance)
+        return x, [{float(times[i]) for times in asked} for i in range(len(rows))]
+
+    alone = [solved([i]) for i in range(4)]
+    for rows in ([0, 1, 2, 3], [3, 1], [2, 0, 3, 1]):
+        x, times = solved(rows)
+        assert torch.equal(x, torch.cat([alone[i][0] for i in rows]))
+        assert times == [alone[i][1][0] for i in rows]
+    counts = [len(own[1][0]) for own in alone]
+    assert counts == sorted(set(counts))
 
 
 def test_easy_rows_do_not_hide_the_error_of_a_hard_one():

@@ -10,7 +10,7 @@ from torch import Tensor
 from flowbrush.backbones import DiTConfig, JiTConfig
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
-from flowbrush.flow.denoiser import Denoiser
+from flowbrush.flow.denoiser import Denoiser, FlowConfig
 from flowbrush.flow.guidance import Guided
 from flowbrush.flow.sampling import SamplingConfig, transport
 from flowbrush.interchange import dit, jit
@@ -72,7 +72,8 @@ def test_a_jit_paints_the_published_picture(golden_jit, method: str) -> None:
     null = Condition(label=torch.tensor([10]))
     field = Guided(Denoiser(network, "data", 0.05), null, 2.9, (0.1, 1.0))
     condition = Condition(label=given["labels"])
-    painted = transport(field, given["noise"], condition, SamplingConfig(method=method, steps=4))
+    sampling, flow = SamplingConfig(method=method, steps=4), FlowConfig(prediction="data")
+    painted = transport(field, given["noise"], condition, sampling, flow)
     wanted = expected[f"sample_{method}4_cfg2.9_0.1_1.0"]
     torch.testing.assert_close(painted, wanted, atol=1e-4, rtol=0)
 

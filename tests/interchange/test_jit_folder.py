@@ -129,6 +129,8 @@ def test_sentences_are_painted_as_the_run_paints_them(base, method, tmp_path):
     [
         {"shift": 3.0, "last_gap": 0.05},
         {"interval": (0.4, 0.4)},
+        {"interval": (0.7, 0.9), "steps": 10},
+        {"interval": (0.2, 0.8), "interval_open_low": True},
         {"scale": 1.0},
         {"clean_end": False, "last_gap": 0.02},
         {"steps": 1},

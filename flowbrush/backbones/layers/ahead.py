@@ -1,7 +1,7 @@
 """What a network computes from the time and the condition alone, kept for a solver's many steps.
 
-All rows of a batch share their times, and a condition stays the same from step to step: adaLN's
-modulations come for several times at once, and texts are projected (cross-attention: to keys and
+Where all rows of a batch share their times, adaLN's modulations come for several times at once. A
+condition stays the same from step to step: texts are projected (cross-attention: to keys and
 values) a single time. What the network says stays the same, up to rounding.
 """
 
@@ -53,10 +53,12 @@ class Ahead:
         self._steady: dict[int, Any] = {}  # what stays the same, by identity; keeps it alive
 
     def vector(self, t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b d"]:
-        """As the network's own, of all rows at the time of the first."""
+        """As the network's own; rows at different times are not computed ahead."""
         now = float(t[0])
         if id(condition) not in self._steady:
             self._know(condition)
+        if (t != now).any():
+            return self._vector(t, condition)
         known = self._groups.get(id(condition), {})
         if now not in known:
             for vector in known.values():
@@ -102,7 +104,7 @@ class Ahead:
 
 @contextmanager
 def computed_ahead(backbone: nn.Module, times: Sequence[float]) -> Iterator[None]:
-    """Within it the weights must not change, and all rows of a batch share one time.
+    """Within it the weights must not change.
 
     times: at which the network will be asked; any other costs what it did.
     """

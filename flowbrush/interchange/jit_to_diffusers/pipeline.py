@@ -52,7 +52,8 @@ class JiTPipeline(DiffusionPipeline):
         last_gap: float | None = None,  # of the last step, before the shift; None = as the others
         guidance_scale: float = 2.5,
         guidance_start: float = 0.0,  # guidance acts while start <= t < end
-        guidance_end: float = 1.0,
+        guidance_end: float = 1.0,  # 1 is in it
+        guidance_open_start: bool = False,  # True: start < t, unless start is 0
         id2label: dict[str, str] | None = None,  # "0": its name, ...; none of them is the next
         text_tokens: int = 77,  # the most that are read
         text_padding: bool = False,  # up to the most, and read like any token; False = left out
@@ -75,6 +76,7 @@ class JiTPipeline(DiffusionPipeline):
             guidance_scale=guidance_scale,
             guidance_start=guidance_start,
             guidance_end=guidance_end,
+            guidance_open_start=guidance_open_start,
             id2label=id2label,
             text_tokens=text_tokens,
             text_padding=text_padding,
@@ -103,9 +105,10 @@ class JiTPipeline(DiffusionPipeline):
 
         height, width: multiples of the transformer's patch; None = as it was trained.
         guidance_scale: 1 = none.
-        guidance_interval: low and high; guidance acts while low <= t < high.
+        guidance_interval: low and high; guidance acts while low <= t < high, and at t = 1 where
+            high is 1. With `guidance_open_start` it begins after low, unless low is 0.
         method: euler, or with two evaluations a step heun or midpoint, or with four rk4. The last
-            step is always euler's.
+            step of a network that predicts data is always euler's, which ends at the prediction.
         generator: one for all pictures, or a list with one for each.
         latents: standard normal noise (b, 3, height, width) instead of drawn noise.
         output_type: pil; np (b, height, width, 3) or pt (b, 3, height, width), both in [0, 1]; or
@@ -116,7 +119,7 @@ class JiTPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         steps = config.num_inference_steps if num_inference_steps is None else num_inference_steps
         scale = config.guidance_scale if guidance_scale is None else guidance_scale
-        low, high = guidance_interval or (config.guidance_start, config.guidance_end)
+        interval = guidance_interval or (config.guidance_start, config.guidance_end)
         method = method or config.method
         shape = (len(prompts), self.transformer.config.channels, height or side, width or side)
         self.check_inputs(shape, steps, method, latents, output_type)
@@ -129,14 +132,15 @@ class JiTPipeline(DiffusionPipeline):
 
         def guided(t: float, x: Tensor) -> Tensor:
             now = torch.full((len(x),), t)
-            if scale == 1 or not low <= float(now[0]) < high:
+            if scale == 1 or not self.guided_at(t, interval):
                 return self.velocity(x, now, given)
             both = self.velocity(torch.cat([x, x]), torch.cat([now, now]), given_and_null)
             conditional, unconditional = both.chunk(2)
             return unconditional + scale * (conditional - unconditional)
 
         for t, after in self.progress_bar(list(pairwise(self.times(steps)))):
-            x = self.step("euler" if after == 1 else method, guided, x, t, after - t)
+            ends = after == 1 and config.prediction == "data"
+            x = self.step("euler" if ends else method, guided, x, t, after - t)
         images = self.image_processor.postprocess(x, output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
@@ -182,6 +186,14 @@ class JiTPipeline(DiffusionPipeline):
         if gap is not None and steps > 1:
             even = [(1 - gap) * i / (steps - 1) for i in range(steps)] + [1.0]
         return [t / (t + shift * (1 - t)) for t in even]
+
+    def guided_at(self, t: float, interval: tuple[float, float]) -> bool:
+        """Whether guidance acts; a time that rounding alone keeps from an end is at that end."""
+        low, high = interval
+        near = 16 * torch.finfo(torch.float64).eps
+        open_start = self.config.guidance_open_start and low > 0
+        begun = t > low + near if open_start else t > low - near
+        return begun and (t < high - near or low < high == 1)
 
     @staticmethod
     def step(

@@ -19,7 +19,7 @@ from flowbrush.backbones.layers import ahead
 from flowbrush.backbones.layers.ahead import computed_ahead
 from flowbrush.backbones.layers.modulation import Modulation
 from flowbrush.condition import Condition
-from flowbrush.flow.denoiser import Denoiser
+from flowbrush.flow.denoiser import Denoiser, FlowConfig
 from flowbrush.flow.guidance import Guided
 from flowbrush.flow.sampling import SamplingConfig, transport
 from flowbrush.flow.times import grid
@@ -56,7 +56,7 @@ SOLVERS = {
     "heun": SamplingConfig(method="heun", steps=5, scale=3.0),
     "guided for a while": SamplingConfig(method="euler", steps=6, scale=3.0, interval=(0.2, 0.7)),
     "between its times": SamplingConfig(method="rk4", steps=3, scale=3.0),
-    "at times of its own": SamplingConfig(method="dopri5", steps=2, scale=1.0, rtol=0.1, atol=0.1),
+    "at times of its own": SamplingConfig(method="dopri5", scale=3.0, rtol=0.1, atol=0.1),
 }
 
 
@@ -84,7 +84,7 @@ def painted(backbone: nn.Module, family: str, sampling: SamplingConfig, b: int =
     condition, null = given(family, b)
     field = Guided(Denoiser(backbone, "data", 0.05), null, sampling.scale, sampling.interval)
     noise = torch.randn(b, 2, 8, 8, generator=torch.Generator().manual_seed(2))
-    return transport(field, noise, condition, sampling)
+    return transport(field, noise, condition, sampling, FlowConfig(prediction="data"))
 
 
 @torch.no_grad()
