@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+MAX_CAPTION = 2000  # characters; more is a mistake, not a caption
+
 
 @dataclass(frozen=True)
 class Condition:

@@ -78,7 +78,8 @@ def _findings(config: "ExperimentConfig | None", options: DoctorOptions) -> "Ite
         yield Finding("wrong", str(error))
     if source is None:
         return
-    indices, sample = chosen(len(source), options.sample, options.seed), Sample()
+    indices = chosen(len(source), options.sample, options.seed)
+    sample = Sample(kinds=tuple(kind for kind, _ in config.batch.captions))
     for i in tqdm(indices, delay=2, unit="pic"):
         sample.add(source, i)
     yield from dataset.findings(config, source, sample)

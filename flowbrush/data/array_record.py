@@ -25,6 +25,7 @@ from flowbrush.data.source import Example, Origin, UnreadablePicture, listing_sh
 from flowbrush.errors import UserError
 
 PATTERNS = ("*.array_record", "*.array_record-*", "*.arrayrecord", "*.arrayrecord-*")
+FIRST = 100  # records, of which one must be readable
 OPEN_FILES = 256  # at a time, in one process: each holds a file handle
 OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # for random access
 
@@ -55,16 +56,18 @@ class ArrayRecords:
         self.files = columns.files_of(config.path, PATTERNS)
         self._starts = list(accumulate(map(_count, self.files), initial=0))
         self._shape: tuple[int, ...] = ()
-        name = f"{self.files[0]}:0"
+        few = range(min(len(self), FIRST))
         try:
-            first = _record(self.files[0], 0)
+            first, name = columns.first_readable(lambda i: (self._record(i), self._name(i)), few)
             known = next((field for field in columns.LATENTS if field in first), "latent")
             self._latents = existing(config.latents or known, list(first), name, "source.latents")
             self._kinds = caption_columns(config.captions, list(first), name)
             self._names = {} if self._kinds else self._class_names(list(first), name)
-            self._shape = self[0].picture.shape
+            self._shape = columns.first_readable(self.__getitem__, few).picture.shape
         except UnreadablePicture as error:
-            raise UserError(f"{error}; write the first record again") from None
+            raise UserError(
+                f"{error}; none of the first {len(few)} records is readable: write them again"
+            ) from None
         check_size(self._shape[0], size, name)
 
     def __len__(self) -> int:
@@ -74,9 +77,7 @@ class ArrayRecords:
         """Raises UserError for a record that asks for code to be run."""
         if not 0 <= i < len(self):
             raise IndexError(i)
-        number = bisect_right(self._starts, i) - 1
-        row = i - self._starts[number]
-        record, name = _record(self.files[number], row), f"{self.files[number]}:{row}"
+        record, name = self._record(i), self._name(i)
         latents = record.get(self._latents)
         if not isinstance(latents, np.ndarray):
             raise UnreadablePicture(name, f"{self._latents} is no array of numpy's")
@@ -84,13 +85,24 @@ class ArrayRecords:
         if self._shape and picture.shape != self._shape:
             raise UnreadablePicture(name, f"latents of {picture.shape}, others of {self._shape}")
         if self._kinds:
-            captions = {k: _text(record.get(f), f, name) for k, f in self._kinds.items()}
-            return Example(picture, captions)
+            captions = columns.captions_of(self._kinds, lambda f: _text(record.get(f)), name)
+            return Example(picture, captions, name=name)
         label = record.get(self.config.label)
         label = label.item() if isinstance(label, np.ndarray) and label.size == 1 else label
         if str(label) not in self._names:
             raise UnreadablePicture(name, f"no class has the number {label!r}")
-        return Example(picture, self._names[str(label)], truth=label)
+        return Example(picture, self._names[str(label)], truth=label, name=name)
+
+    def _at(self, i: int) -> tuple[Path, int]:
+        """A record's file, and its number there."""
+        number = bisect_right(self._starts, i) - 1
+        return self.files[number], i - self._starts[number]
+
+    def _name(self, i: int) -> str:
+        return "{}:{}".format(*self._at(i))
+
+    def _record(self, i: int) -> dict[str, Any]:
+        return _record(*self._at(i))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -161,6 +173,5 @@ def _count(path: Path) -> int:
     raise UserError(f"{path}: no records in it, or cut short; copy it again")
 
 
-def _text(value: Any, field: str, name: str) -> str:
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    return columns.one_line(text, field, name)
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

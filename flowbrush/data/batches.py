@@ -18,7 +18,14 @@ from torch import Tensor
 from flowbrush.condition import Condition
 from flowbrush.data.buckets import Buckets
 from flowbrush.data.order import Order, order_of
-from flowbrush.data.source import Example, Features, Picture, Source, UnreadablePicture
+from flowbrush.data.source import (
+    Example,
+    Features,
+    Picture,
+    Source,
+    UnreadablePicture,
+    read_example,
+)
 from flowbrush.errors import UserError
 from flowbrush.randomness import uniform
 
@@ -130,9 +137,10 @@ class _Place:
 
     def __call__(self, place: int) -> _Placed:
         i, broken = self.order[place], list[UnreadablePicture]()
+        wanted = [kind for kind, _ in self.config.captions]
         for attempt in range(100):
             try:
-                example = self.source[i]
+                example = read_example(self.source, i, wanted)
             except UnreadablePicture as error:
                 broken.append(error)
                 i = self.order.instead(place, attempt)
@@ -144,16 +152,16 @@ class _Place:
                 # Copied here, so that what is a view of a file is read by this thread.
                 picture = np.ascontiguousarray(picture)
                 return _Placed(picture, example.captions[kind], place, broken, features)
-        raise UserError(f"{broken[0]} (and {len(broken) - 1} more in a row): no readable pictures")
+        option = "; look at batch.captions" if wanted else ""
+        raise UserError(
+            f"{broken[0]} (and {len(broken) - 1} more in a row): no readable pictures{option}"
+        )
 
     def _kind(self, example: Example, place: int) -> str:
         kinds, coin = list(example.captions), float(uniform(self.seed, "caption", [place]))
         if not self.config.captions:
             return kinds[int(coin * len(kinds))]
         shares = [(kind, share) for kind, share in self.config.captions if kind in kinds]
-        if not shares:
-            asked = ", ".join(kind for kind, _ in self.config.captions)
-            raise UserError(f"batch.captions: no {asked} here; this source has {', '.join(kinds)}")
         coin *= sum(share for _, share in shares)
         for kind, share in shares:
             coin -= share

@@ -1,14 +1,14 @@
 """Names that datasets give their columns, and the files that a path stands for."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from flowbrush.data.source import LONGEST_CAPTION, UnreadablePicture
+from flowbrush.data.source import LONGEST_CAPTION, IncompleteExample, UnreadablePicture
 from flowbrush.errors import UserError, nearest
 
 PICTURES = ("image", "jpg", "jpeg", "png", "webp", "img", "picture", "image_bytes")
@@ -57,10 +57,35 @@ def existing(column: str, there: Sequence[str], where: str, field: str) -> str:
     return column
 
 
+def captions_of(kinds: Mapping[str, str], read: Callable[[str], Any], name: str) -> dict[str, str]:
+    """Those that a row has, by their kinds.
+
+    kinds: to columns. read: a column -> what the row has there, or raises UnreadablePicture.
+    Raises IncompleteExample where it has none, UnreadablePicture where those that it has are no
+    captions.
+    """
+    found, missing, broken = dict[str, str](), list[str](), list[UnreadablePicture]()
+    for kind, column in kinds.items():
+        try:
+            found[kind] = one_line(read(column), column, name)
+        except IncompleteExample:
+            missing.append(column)
+        except UnreadablePicture as error:
+            broken.append(error)
+    if not found and broken:
+        raise broken[0]
+    if not found:
+        raise IncompleteExample(name, f"no caption in {', '.join(missing)}")
+    return found
+
+
 def one_line(text: Any, column: str, name: str) -> str:
-    """The caption in a row. Raises UnreadablePicture where it is none, or too long for one."""
-    if not isinstance(text, str) or not text.strip():
-        raise UnreadablePicture(name, f"no caption in {column}")
+    """The caption in a row. Raises IncompleteExample where there is none, UnreadablePicture where
+    it is no text, or too long."""
+    if text is None or (isinstance(text, str) and not text.strip()):
+        raise IncompleteExample(name, f"no caption in {column}")
+    if not isinstance(text, str):
+        raise UnreadablePicture(name, f"no caption, but a {type(text).__name__} in {column}")
     if len(text) > LONGEST_CAPTION:
         raise UnreadablePicture(name, too_long(column))
     return " ".join(text.split())
@@ -68,6 +93,17 @@ def one_line(text: Any, column: str, name: str) -> str:
 
 def too_long(column: str) -> str:
     return f"over {LONGEST_CAPTION:,} characters in {column}"
+
+
+def first_readable(read: Callable[[int], Any], places: Iterable[int]) -> Any:
+    """What `read` gives for the first place where it can. Raises the first UnreadablePicture."""
+    broken: list[UnreadablePicture] = []
+    for place in places:
+        try:
+            return read(place)
+        except UnreadablePicture as error:
+            broken.append(error)
+    raise broken[0]
 
 
 def files_of(path: Path, patterns: tuple[str, ...]) -> list[Path]:

@@ -11,7 +11,13 @@ from flowbrush import hub
 from flowbrush.data import columns, licences
 from flowbrush.data.columns import caption_columns, existing
 from flowbrush.data.pictures import LARGEST_PICTURE, TOO_LARGE, decode
-from flowbrush.data.source import Example, Origin, UnreadablePicture, listing_sha256
+from flowbrush.data.source import (
+    Example,
+    IncompleteExample,
+    Origin,
+    UnreadablePicture,
+    listing_sha256,
+)
 from flowbrush.errors import UserError, nearest
 
 LABELS = ("label", "fine_label", "labels", "class")
@@ -61,7 +67,7 @@ class HubDataset:
         if not 0 <= i < len(self):
             raise IndexError(i)
         row, name = self._rows[int(i)], f"{self.name}:{i}"
-        captions = {k: self._caption(row[c], c, name) for k, c in self._kinds.items()}
+        captions = columns.captions_of(self._kinds, lambda c: self._text(row[c], c), name)
         picture = decode(self._encoded(row[self._picture], name), self.size, name)
         return Example(picture, captions, truth=name)
 
@@ -86,7 +92,7 @@ class HubDataset:
         if held and held.get("bytes"):
             return held["bytes"]
         if not held or not held.get("path"):
-            raise UnreadablePicture(name, "no picture in this row")
+            raise IncompleteExample(name, "no picture in this row")
         path, name = Path(held["path"]), f"{name} ({held['path']})"
         try:
             if not any(path.resolve().is_relative_to(folder) for folder in self._folders):
@@ -97,10 +103,10 @@ class HubDataset:
         except OSError as error:
             raise UnreadablePicture(name, str(error.strerror)) from None
 
-    def _caption(self, value: Any, column: str, name: str) -> str:
+    def _text(self, value: Any, column: str) -> Any:
         if (names := self._names.get(column)) and isinstance(value, int):
-            value = names[value] if 0 <= value < len(names) else None
-        return columns.one_line(value, column, name)
+            return names[value] if 0 <= value < len(names) else None
+        return value
 
 
 def _loaded(config: HubDatasetConfig) -> Any:

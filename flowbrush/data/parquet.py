@@ -5,6 +5,7 @@ asked for last stay in memory. Lengths come from the files' footers, pictures ar
 """
 
 import copy
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from flowbrush.data import columns, licences, row_groups
+from flowbrush.data.arrow_types import is_encoded, is_stored, is_struct, is_text
 from flowbrush.data.columns import existing
 from flowbrush.data.filters import Tally, parse
 from flowbrush.data.latents import Layout, as_picture, check_size, unpacked
@@ -22,6 +24,7 @@ from flowbrush.data.pictures import decode
 from flowbrush.data.source import (
     LONGEST_CAPTION,
     Example,
+    IncompleteExample,
     Origin,
     Picture,
     Size,
@@ -30,6 +33,8 @@ from flowbrush.data.source import (
 )
 from flowbrush.errors import UserError
 
+NO_PICTURE = "without a picture"
+FIRST = 100  # rows, of which one must have readable latents
 PATTERNS = ("*.parquet", "*.parq")
 
 
@@ -81,20 +86,23 @@ class Parquet:
         self.config = config
         self.size: Size = size
         self.files = columns.files_of(config.path, PATTERNS)
+        self._sizes = [row_groups.size_of(path) for path in self.files]
         self.tally = Tally(tuple(parse(text) for text in config.filters))
         schema = row_groups.opened(self.files[0]).schema_arrow
-        texts = (name for name in schema.names if _is_text(schema.field(name).type))
+        texts = (name for name in schema.names if is_text(schema.field(name).type))
         self._licence = next(iter(licences.licence_columns(texts)), "")
         self._encoded = "" if config.latents else _pictures(config, schema, self.files[0])
         self._stored = "" if self._encoded else _latents(config, schema, self.files[0])
         self._kinds = _captions(config, schema, self.files[0])
         self._wanted = sorted({self._encoded or self._stored, *self._kinds.values()})
+        self._missing = 0
         found = [self._groups_of(i) for i in range(len(self.files))]
         self._groups = _Groups(*map(np.concatenate, zip(*found, strict=True)))
         self._starts = np.concatenate([[0], self._groups.left.cumsum()])
         self._bits = np.concatenate([[0], (-(-self._groups.rows // 8)).cumsum()])
         self._cache = row_groups.Cache(config.cache * 2**20)
         self._shape: tuple[int, ...] = ()  # of latents
+        self._tell_missing()
         if not len(self):
             raise UserError(f"{config.path}: no rows left, {self.tally}; loosen source.filters")
         if self._stored:
@@ -104,15 +112,20 @@ class Parquet:
         return int(self._starts[-1])
 
     def __getitem__(self, i: int) -> Example:
-        """Raises UserError where a file was cut short or went away."""
+        """Raises UserError where a file has another length by now, or went away."""
         if not 0 <= i < len(self):
             raise IndexError(i)
         groups, group = self._groups, int(np.searchsorted(self._starts, i, "right")) - 1
         row = self._row(group, int(i - self._starts[group]))
         path = self.files[groups.file[group]]
         name = f"{path}:{groups.first[group] + row}"
-        table = self._cache.table(path, int(groups.number[group]), self._wanted)
-        captions = {k: _caption(table[c][row], c, name) for k, c in self._kinds.items()}
+        try:
+            table = self._cache.table(path, int(groups.number[group]), self._wanted)
+        except UserError as error:
+            if row_groups.size_of(path) != self._sizes[groups.file[group]]:
+                raise
+            raise UnreadablePicture(name, str(error)) from None  # as each row of a damaged group
+        captions = columns.captions_of(self._kinds, lambda c: _text(table[c][row], c, name), name)
         return Example(self._picture(table, row, name), captions, truth=name)
 
     @property
@@ -126,12 +139,16 @@ class Parquet:
     def origin(self) -> Origin:
         """By the names and sizes of the files. Licences are those of the first rows."""
         left_out = {str(one): rows for one, rows in self.tally.dropped.items()}
+        left_out |= {NO_PICTURE: self._missing} if self._missing else {}
         sha256 = listing_sha256((file.name, file.stat().st_size) for file in self.files)
         found: Counter[str] = Counter()
         for group in range(len(self._groups.left)) if self._licence else ():
             if found.total() >= licences.MOST_LOOKED_AT:
                 break
             path, number = self.files[self._groups.file[group]], int(self._groups.number[group])
+            schema = row_groups.opened(path).schema_arrow
+            if self._licence not in schema.names or not is_text(schema.field(self._licence).type):
+                continue
             column = row_groups.group(path, number, [self._licence])[self._licence]
             found.update(row_groups.each_once(column, licences.licence)[self._rows(group)])
         return Origin(sha256, left_out, found, found.total())
@@ -151,7 +168,7 @@ class Parquet:
         for group in range(len(self._groups.file)):
             path, number = self.files[self._groups.file[group]], int(self._groups.number[group])
             table = row_groups.group(path, number, pair)
-            width, height = (table[side].to_numpy() for side in pair)
+            width, height = (row_groups.numbers(table, side) for side in pair)
             found = columns.aspects_of(width, height)
             yield found[self._rows(group)] if self.tally.filters else found
 
@@ -181,10 +198,14 @@ class Parquet:
         return latents
 
     def _first_shape(self, size: int) -> tuple[int, ...]:
+        first = range(min(len(self), FIRST))
         try:
-            shape = self[0].picture.shape
+            shape = columns.first_readable(self.__getitem__, first).picture.shape
         except UnreadablePicture as error:
-            raise UserError(f"{error}; mend the first row, or leave it out by a filter") from None
+            raise UserError(
+                f"{error}; none of the first {len(first)} rows is readable: mend them, or leave "
+                "them out by a filter"
+            ) from None
         check_size(shape[0], size, str(self.files[0]))
         return shape
 
@@ -194,8 +215,11 @@ class Parquet:
         there = file.schema_arrow.names
         for column in self._wanted:
             existing(column, there, str(path), "source")
+            self._check_type(column, file.schema_arrow.field(column).type, path)
         for one in self.tally.filters:
             existing(one.column, there, str(path), "source.filters")
+        if not self.tally.filters:  # of which it is not known what they leave
+            self._missing += row_groups.missing(file, self._encoded or self._stored)
         groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
         largest = max((row_groups.decoded_size(group, self._wanted) for group in groups), default=0)
         if largest > self.config.cache * 2**20:
@@ -214,6 +238,25 @@ class Parquet:
         firsts = rows.cumsum() - rows
         return _Groups(in_file, np.arange(len(rows)), firsts, rows, left, np.concatenate(bits))
 
+    def _tell_missing(self) -> None:
+        """Rows without a picture, as of img2dataset's failed downloads: skipped when they come."""
+        if self._missing:
+            told = f"{self.config.path}: {self._missing:,} of {len(self):,} rows {NO_PICTURE}"
+            print(f"{told}; they are skipped", file=sys.stderr)
+
+    def _check_type(self, column: str, kind: Any, path: Path) -> None:
+        """Raises UserError where a file has other things in a column than the first one."""
+        import pyarrow as pa
+
+        fits = {self._encoded: is_encoded, self._stored: is_stored}.get(column, is_text)
+        content = kind.field("bytes").type if is_struct(kind) else kind
+        if not fits(kind) and not pa.types.is_null(content):
+            first = row_groups.opened(self.files[0]).schema_arrow.field(column).type
+            raise UserError(
+                f"{path}: {column} is {kind} there, and {first} in {self.files[0]}; write it again "
+                "with one type, or leave the file out of --source.path"
+            )
+
     def _kept(self, table: Any, path: Path) -> Bool[np.ndarray, " rows"]:
         kept = np.ones(len(table), bool)
         for one in self.tally.filters:
@@ -223,26 +266,17 @@ class Parquet:
         return kept
 
 
-def _is_encoded(kind: Any) -> bool:
-    """Whether an arrow type is of bytes, or of Hugging Face's struct of bytes and path."""
-    import pyarrow as pa
-
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _is_encoded(kind.field("bytes").type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
 def _pictures(config: ParquetConfig, schema: Any, path: Path) -> str:
     """The column of pictures; empty where there is none, but one of latents."""
     if config.picture:
         name = existing(config.picture, schema.names, str(path), "source.picture")
-        if not _is_encoded(schema.field(name).type):
+        if not is_encoded(schema.field(name).type):
             raise UserError(
                 f"source.picture: {name} of {path} holds {schema.field(name).type}, no encoded "
                 "pictures; give a column of bytes"
             )
         return name
-    there = [n for n in schema.names if _is_encoded(schema.field(n).type)]
+    there = [n for n in schema.names if is_encoded(schema.field(n).type)]
     if known := next((n for n in columns.PICTURES if n in there), ""):
         return known
     if any(name in schema.names for name in columns.LATENTS):
@@ -270,6 +304,8 @@ def _latents(config: ParquetConfig, schema: Any, path: Path) -> str:
 
 
 def _captions(config: ParquetConfig, schema: Any, path: Path) -> dict[str, str]:
+    import pyarrow as pa
+
     kinds = columns.caption_columns(config.captions, schema.names, str(path))
     if not kinds:
         raise UserError(
@@ -278,21 +314,14 @@ def _captions(config: ParquetConfig, schema: Any, path: Path) -> dict[str, str]:
         )
     for column in kinds.values():
         kind = schema.field(column).type
-        if not _is_text(kind):
+        if not is_text(kind) and not pa.types.is_null(kind):
             raise UserError(
                 f"source.captions: {column} of {path} holds {kind}, no text; give another column"
             )
     return kinds
 
 
-def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
-
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _caption(value: Any, column: str, name: str) -> str:
+def _text(value: Any, column: str, name: str) -> Any:
     """value: a place in the list of texts that rows share, which are not copied to be measured."""
     import pyarrow.compute as pc
 
@@ -300,14 +329,17 @@ def _caption(value: Any, column: str, name: str) -> str:
         encoded = value.dictionary.slice(value.index.as_py(), 1)
         if (pc.binary_length(encoded)[0].as_py() or 0) > 4 * LONGEST_CAPTION:
             raise UnreadablePicture(name, columns.too_long(column))
-    return columns.one_line(value.as_py(), column, name)
+    try:
+        return value.as_py()
+    except UnicodeDecodeError:
+        raise UnreadablePicture(name, f"no UTF-8 in {column}") from None
 
 
 def _bytes(value: Any, name: str) -> bytes:
     held = value.as_py()
     encoded = held.get("bytes") if isinstance(held, dict) else held
     if not encoded:
-        raise UnreadablePicture(name, "no picture in this row")
+        raise IncompleteExample(name, "no picture in this row")
     return encoded
 
 
@@ -317,10 +349,10 @@ def _numbers(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     import pyarrow.compute as pc
 
     if not value.is_valid:
-        raise UnreadablePicture(name, "no latents in this row")
+        raise IncompleteExample(name, "no latents in this row")
     if isinstance(value, pa.ExtensionScalar | pa.DictionaryScalar):
         value = value.value
-    if _is_encoded(value.type):
+    if is_encoded(value.type):
         return unpacked(_bytes(value, name), shape, name)
     if not pa.types.is_nested(value.type) or pa.types.is_struct(value.type):
         raise UserError(

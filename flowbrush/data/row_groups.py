@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
 
 from flowbrush.data.filters import Filter
 from flowbrush.errors import UserError
@@ -28,6 +28,7 @@ class Cache:
     def __init__(self, most: int) -> None:
         self.most, self.bytes = most, 0
         self._tables: OrderedDict[tuple[Path, int], Any] = OrderedDict()
+        self._damaged: dict[tuple[Path, int], str] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -35,8 +36,14 @@ class Cache:
 
     def table(self, path: Path, number: int, wanted: Sequence[str]) -> Any:
         with self._lock:  # also while it is decoded, or every thread would decode it
+            if known := self._damaged.get((path, number)):
+                raise UserError(known)
             if (path, number) not in self._tables:
-                table = group(path, number, wanted)
+                try:
+                    table = group(path, number, wanted)
+                except UserError as error:
+                    self._damaged[path, number] = str(error)
+                    raise
                 self.bytes += table.nbytes
                 self._tables[path, number] = table
                 while self.bytes > self.most and len(self._tables) > 1:
@@ -78,6 +85,23 @@ def decoded_size(rows: Any, wanted: Sequence[str]) -> int:
     )
 
 
+def size_of(path: Path) -> int:
+    """In bytes; -1 of a file that is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def missing(file: Any, column: str) -> int:
+    """How many rows of an open file lack a column's value, as its footer tells; else 0."""
+    leaves = [i for i in range(len(file.schema)) if file.schema.column(i).path in
+              (column, f"{column}.bytes")]  # fmt: skip
+    parts = [file.metadata.row_group(n).column(i).statistics
+             for n in range(file.num_row_groups) for i in leaves]  # fmt: skip
+    return sum(part.null_count for part in parts if part and part.has_null_count)
+
+
 def group(path: Path, number: int, wanted: Sequence[str]) -> Any:
     try:
         with opened(path, wanted) as file:
@@ -86,6 +110,17 @@ def group(path: Path, number: int, wanted: Sequence[str]) -> Any:
         raise UserError(
             f"{path}: a damaged group of rows ({_line(error)}); fetch it again"
         ) from None
+
+
+def numbers(table: Any, column: str) -> Float64[np.ndarray, " n"]:
+    """A column of a group; NaN where it has none, or what is no number."""
+    import pyarrow as pa
+
+    there = table.column_names
+    kind = table.schema.field(column).type if column in there else pa.null()
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return np.full(table.num_rows, np.nan)
+    return table[column].cast(pa.float64(), safe=False).to_numpy()
 
 
 def each_once(column: Any, of: Callable[[Any], Any]) -> np.ndarray:

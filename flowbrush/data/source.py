@@ -1,7 +1,8 @@
 """What a data source is: a length and random access. The order is not its business."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,9 +11,9 @@ import torch
 from jaxtyping import Float16, Float32, Int16, UInt8
 from torch import Tensor
 
-from flowbrush.condition import Condition
+from flowbrush.condition import MAX_CAPTION, Condition
 
-LONGEST_CAPTION = 65_536  # bytes, or characters where it is text already
+LONGEST_CAPTION = 65_536  # bytes that are read of a caption, or characters of what is text already
 
 Picture = UInt8[np.ndarray, "H W 3"] | Float16[np.ndarray, "h w s"]
 Size = int | tuple[int, int]  # of a picture in pixels: the side of a square, or height and width
@@ -56,6 +57,7 @@ class Example:
     truth: what the source knows of the picture beyond its captions, if it drew it itself.
     mirrored: what a space stored of the mirrored picture.
     features: of each kind of caption, where they were encoded beforehand.
+    name: where it is, for messages; empty where `truth` tells, or its number does.
     """
 
     picture: Picture
@@ -63,6 +65,7 @@ class Example:
     truth: Any = None
     mirrored: Picture | None = None
     features: Mapping[str, Features] | None = None
+    name: str = ""
 
 
 def stacked(pictures: Sequence[Picture]) -> UInt8[Tensor, "b 3 H W"] | Float16[Tensor, "b s h w"]:
@@ -70,11 +73,14 @@ def stacked(pictures: Sequence[Picture]) -> UInt8[Tensor, "b 3 H W"] | Float16[T
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
-MOST_BROKEN = 0.1  # share of the pictures read; more stops a run
+MOST_BROKEN = 0.1  # share of the examples; more stops a run
 
 
 class UnreadablePicture(Exception):
-    """A picture that cannot be decoded; it is skipped, counted and listed."""
+    """An example that cannot be learned: it is skipped, counted and listed.
+
+    Where more than MOST_BROKEN are so, training stops and `doctor` says so: see `too_many`.
+    """
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
@@ -82,6 +88,21 @@ class UnreadablePicture(Exception):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+class IncompleteExample(UnreadablePicture):
+    """A row that states no image or no caption, as of a failed download. It is no damage: it is
+    skipped, counted and listed, however many there are."""
+
+
+def too_many(broken: int, read: int, size: int) -> bool:
+    """Whether more than MOST_BROKEN of `size` examples must be broken, by `read` of them that were
+    drawn: within three standard deviations it may be chance."""
+    if not size:
+        return False
+    read = min(read, size)
+    spread = MOST_BROKEN * (1 - MOST_BROKEN) * read * (1 - read / size)
+    return broken > MOST_BROKEN * read + 3 * math.sqrt(spread)
 
 
 @runtime_checkable
@@ -101,6 +122,35 @@ class Source(Protocol):
     def attribution(self) -> str:
         """Whom the pictures are due to, in one line; empty where nobody need be named."""
         ...
+
+
+def read_example(source: Source, i: int, kinds: Collection[str] = ()) -> Example:
+    """Example `i` as it is learned: with those captions alone that a text encoder takes.
+
+    kinds: of captions that are wanted; empty = all. Raises UnreadablePicture where none is left.
+    """
+    example = source[i]
+    captions = {k: c for k, c in example.captions.items() if not kinds or k in kinds}
+    name = example.name or (example.truth if isinstance(example.truth, str) else f"example {i}")
+    if not captions:
+        wanted, there = " or ".join(kinds) or "of any kind", ", ".join(example.captions) or "none"
+        raise IncompleteExample(name, f"no caption {wanted}; there is {there}")
+    unfit = {kind: why for kind, text in captions.items() if (why := _why_unfit(text))}
+    fitting = {kind: text for kind, text in captions.items() if kind not in unfit}
+    if not fitting:
+        raise UnreadablePicture(name, next(iter(unfit.values())))
+    return example if len(fitting) == len(example.captions) else replace(example, captions=fitting)
+
+
+def _why_unfit(caption: str) -> str:
+    """Why no text encoder takes a caption; empty where one does."""
+    if len(caption) > MAX_CAPTION:
+        return f"a caption of {len(caption):,} characters, over {MAX_CAPTION:,}"
+    try:
+        caption.encode()
+    except UnicodeEncodeError:  # as of half a pair of surrogates in a .json
+        return "a caption that is no Unicode"
+    return ""
 
 
 def all_pictures(source: Source) -> UInt8[Tensor, "n 3 H W"] | Float16[Tensor, "n s h w"]:

@@ -28,7 +28,7 @@ from flowbrush.data.filters import Filter, parse
 from flowbrush.data.pictures import decode
 from flowbrush.data.remote import RemoteFiles, is_remote
 from flowbrush.data.shard_names import packed_shards, shard_names
-from flowbrush.data.source import Example, Origin, Size
+from flowbrush.data.source import Example, Origin, Size, UnreadablePicture
 from flowbrush.data.tar_index import Index
 from flowbrush.errors import UserError, nearest
 from flowbrush.whole_files import write_whole
@@ -221,8 +221,17 @@ class Shard:
             for column, numbers in self.numbers.items()
             if not math.isnan(number := float(numbers[row]))
         }
-        picture = decode(read["picture"], size, f"{self.name}: sample {row}")
-        return Example(picture, captions, truth=truth)
+        name = f"{self.name}: sample {row}"
+        try:
+            picture = decode(read["picture"], size, name)
+        except UnreadablePicture as error:
+            raise UnreadablePicture(f"{name} ({self._member(row)})", error.reason) from None
+        return Example(picture, captions, truth=truth, name=name)
+
+    def _member(self, row: int) -> str:
+        """What the tar calls a sample's picture, as far as its plain header holds it."""
+        at, _ = self.index.extent("picture", row)
+        return tars.name_in(self._read([(at - tars.BLOCK, tars.BLOCK)])[0])
 
     def _read(self, extents: list[tuple[int, int]]) -> list[bytes]:
         """Raises UserError for a shard that is not what it was: its pictures are not broken, and

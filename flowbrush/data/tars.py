@@ -97,6 +97,14 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
+def name_in(block: bytes) -> str:
+    """The name in a member's header, to be shown; empty where it is no header."""
+    try:
+        return _header(block)[1].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except ValueError:
+        return ""
+
+
 def _header(block: bytes) -> tuple[bytes, str, int]:
     """Kind, name and size. Raises ValueError where it is no header of POSIX's or GNU's kinds."""
     if len(block) < BLOCK or int(block[148:156].strip(b" \0") or b"0", 8) != (

@@ -10,7 +10,7 @@ import torch
 
 from flowbrush.data.folders import Folder
 from flowbrush.data.pictures import upright_sides
-from flowbrush.data.source import MOST_BROKEN, Source
+from flowbrush.data.source import Source, too_many
 from flowbrush.doctor.finding import Finding, judged
 from flowbrush.doctor.sample import Sample
 from flowbrush.errors import UserError
@@ -26,7 +26,6 @@ from flowbrush.text import (
     T5Config,
     TextConfig,
 )
-from flowbrush.text.cached import LONGEST_CAPTION
 from flowbrush.text.pretrained import load_tokenizer
 
 MOST_CUT, MOST_SMALL = 0.05, 0.1  # shares
@@ -57,19 +56,24 @@ def findings(config: ExperimentConfig, source: Source, sample: Sample) -> Iterat
     yield Finding(
         "ok", f"data: {n:,} examples" + (f", of which {size:,} were read" if size < n else "")
     )
-    yield _broken(sample)
+    yield _broken(sample, n)
+    if missing := sample.incomplete:
+        what = f"{len(missing):,} of {size:,} examples lack an image or a caption ({missing[0]})"
+        none = len(missing) == size
+        yield Finding("wrong" if none else "look at", what, "" if none else "they are skipped")
     yield from _captions(config, source, sample)
     yield from _pictures(sample)
     if isinstance(source, Folder):
         yield _sizes(source, config.size, size)
 
 
-def _broken(sample: Sample) -> Finding:
+def _broken(sample: Sample, n: int) -> Finding:
+    """As training judges it: see `Rejects`."""
     broken = len(sample.broken)
     if not broken:
         return Finding("ok", "every picture can be read")
     what = f"{broken:,} of {sample.size:,} pictures cannot be read ({sample.broken[0]}, ...)"
-    if broken > MOST_BROKEN * sample.size:
+    if too_many(broken, sample.size, n):
         return Finding("wrong", what, "training stops at a tenth: mend or remove them")
     return Finding("look at", what, "they are skipped; --sample 0 reads all of them")
 
@@ -93,9 +97,6 @@ def _captions(config: ExperimentConfig, source: Source, sample: Sample) -> Itera
             yield Finding(
                 "look at", f"{empty:,} captions '{kind}' are empty", "they are learned so"
             )
-        if most > LONGEST_CAPTION:
-            mend = f"shorten them: {LONGEST_CAPTION:,} are taken"
-            yield Finding("wrong", f"captions '{kind}' of {most:,} characters", mend)
     every = [caption for captions in kinds.values() for caption in captions]
     if not every:
         return

@@ -9,7 +9,12 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from flowbrush.data.source import Source, UnreadablePicture
+from flowbrush.data.source import (
+    IncompleteExample,
+    Source,
+    UnreadablePicture,
+    read_example,
+)
 from flowbrush.randomness import derive
 
 SIDE = 8  # of the grid that a picture's likeness is read from
@@ -20,7 +25,9 @@ class Sample:
     """What some examples hold. Pictures are kept as hashes alone."""
 
     size: int = 0  # examples looked at
+    kinds: tuple[str, ...] = ()  # of captions that training asks for; empty = all
     broken: list[UnreadablePicture] = field(default_factory=list)
+    incomplete: list[IncompleteExample] = field(default_factory=list)
     captions: dict[str, list[str]] = field(default_factory=dict)  # by kind
     pictures: Counter[bytes] = field(default_factory=Counter)  # by hash of their bytes
     likenesses: Counter[int] = field(default_factory=Counter)
@@ -30,7 +37,10 @@ class Sample:
         """Look at one more example."""
         self.size += 1
         try:
-            example = source[i]
+            example = read_example(source, i, self.kinds)
+        except IncompleteExample as error:
+            self.incomplete.append(error)
+            return
         except UnreadablePicture as error:
             self.broken.append(error)
             return

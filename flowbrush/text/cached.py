@@ -9,13 +9,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from flowbrush.condition import Condition, joined
+from flowbrush.condition import MAX_CAPTION, Condition, joined
 from flowbrush.errors import UserError, check_unicode
 from flowbrush.shapes import ConditionShapes
 
 # The null caption: the empty one's vectors, or zeros in their place.
 Null = Literal["empty", "zeros"]
-LONGEST_CAPTION = 2000  # characters; more is a mistake, not a caption
 
 
 @runtime_checkable
@@ -109,10 +108,10 @@ class CachedEncoder:
 
 def _check(caption: str) -> None:
     check_unicode(caption, f"caption '{caption[:30]}'")
-    if len(caption) > LONGEST_CAPTION:
+    if len(caption) > MAX_CAPTION:
         raise UserError(
             f"caption '{caption[:30]}...': {len(caption):,} characters, the most is "
-            f"{LONGEST_CAPTION:,}; shorten it"
+            f"{MAX_CAPTION:,}; shorten it"
         )
 
 

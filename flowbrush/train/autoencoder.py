@@ -127,7 +127,8 @@ def train_autoencoder(
                 journal.add(processes.mean(total), step.norm, step.skipped)
 
                 # Once in a while.
-                done, stopped = seen >= settings.pictures, stop.asked(processes)
+                done = seen >= settings.pictures
+                stopped = stop.asked(processes) or bool(rejects.problem)
                 if is_time(config.watch.log, seen, b) or done or stopped:
                     journal.write(seen, step.lr)
                     steps.guard.check()
@@ -157,6 +158,8 @@ def train_autoencoder(
         say = processes.say
         for summary in filter(None, (rejects.summary(), steps.guard.summary())):
             say(summary)
+        if rejects.problem:
+            raise UserError(f"{rejects.problem}; {seen:,} pictures are learned and saved")
         if stopped:
             say(f"stopped after {seen:,} pictures, and saved; go on with: flowbrush train {run}")
         elif main:

@@ -165,7 +165,8 @@ def train(
                 journal.add(processes.mean(total), step.norm, step.skipped)
 
                 # Once in a while.
-                done, stopped = seen >= settings.pictures, stop.asked(processes)
+                done = seen >= settings.pictures
+                stopped = stop.asked(processes) or bool(rejects.problem)
                 if is_time(config.watch.log, seen, b) or done or stopped:
                     journal.write(seen, step.lr)
                     steps.guard.check()
@@ -205,6 +206,8 @@ def train(
             say(summary)
         if cut:
             say(f"captions longer than the text encoder reads, and cut: {cut:,}")
+        if rejects.problem:
+            raise UserError(f"{rejects.problem}; {seen:,} pictures are learned and saved")
         if stopped:
             say(f"stopped after {seen:,} pictures, and saved; go on with: flowbrush train {run}")
         else:

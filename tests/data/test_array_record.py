@@ -149,15 +149,28 @@ def test_a_batch_has_latents_wherever_it_was_read(tmp_path):
         ({**stage_2(0), "latent": np.zeros((16, 8, 8))}, r"latents of \(8, 8, 16\), others of"),
         ({**stage_2(0), "latent": np.zeros((32, 4, 4))}, r"latents of \(4, 4, 32\), others of"),
         ({**stage_2(0), "latent": np.full((16, 4, 4), np.inf)}, "numbers that 16 bits"),
-        ({**stage_2(0), "short_caption": ""}, "no caption in short_caption"),
-        ({**stage_2(0), "long_caption": None}, "no caption in long_caption"),
-        ({"latent": latents(0)}, "no caption in short_caption"),
+        ({**stage_2(0), "short_caption": "", "long_caption": None}, "no caption in short_caption"),
+        ({**stage_2(0), "short_caption": 3, "long_caption": None}, "no caption, but a int in"),
+        ({"latent": latents(0)}, "no caption in short_caption, long_caption"),
     ],
 )
 def test_a_record_that_does_not_fit_is_skipped(tmp_path, record, said):
     path = write(tmp_path / "a.array_record", stage_2(0), record)
     with pytest.raises(UnreadablePicture, match=rf"a\.array_record:1: {said}"):
         opened(path)[1]
+
+
+def test_a_record_that_lacks_one_of_two_captions_has_the_other(tmp_path):
+    short = {**stage_2(1), "long_caption": None}
+    source = opened(write(tmp_path / "a.array_record", stage_2(0), short))
+    assert [list(source[i].captions) for i in range(2)] == [["short", "long"], ["short"]]
+
+
+def test_a_damaged_first_record_does_not_keep_the_others_from_being_read(tmp_path):
+    source = opened(write(tmp_path / "a.array_record", b"x", stage_2(1), stage_2(2)))
+    with pytest.raises(UnreadablePicture, match=":0: damaged"):
+        source[0]
+    assert len(source[1].captions) == 2
 
 
 @pytest.mark.parametrize("label", [3, -1, "0x", None, 1.5])
@@ -197,7 +210,7 @@ def test_a_record_that_runs_code_is_refused_and_not_run(tmp_path, place):
         (stage_2(0), {"captions": ("shrot_caption",)}, "source.captions: .* 'shrot_caption'"),
         ({"latent": latents(0)}, {}, "neither captions nor label among latent"),
         ({"latent": latents(0).astype("i4"), "label": 0}, {}, ":0: latents of int32"),
-        (b"x", {}, ":0: damaged.*; write the first record again"),
+        (b"x", {}, ":0: damaged.*; none of the first 1 records is readable: write them again"),
     ],
 )
 def test_what_is_wrong_with_the_first_record_is_told_at_the_start(tmp_path, record, choices, said):

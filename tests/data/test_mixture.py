@@ -142,7 +142,7 @@ def test_captions_of_every_kind_come_through() -> None:
         assert loaded(mixture, 4, size=50, captions=captions)
     with (
         closing(batches(mixture, BatchConfig(size=50, captions=shares[:2]), 0, 0)) as loader,
-        pytest.raises(UserError, match=r"no en, ja here; this source has short"),
+        pytest.raises(UserError, match=r"no caption en or ja; there is short .*batch\.captions"),
     ):
         next(loader)
 

@@ -478,16 +478,6 @@ def test_a_file_of_no_rows_is_refused(tmp_path):
     assert "no rows left" in refusal(tmp_path)
 
 
-def test_damage_is_told_when_it_is_met(tmp_path):
-    path = write(tmp_path / "x.parquet", coyo(range(9)))
-    source = opened(tmp_path)
-    data = bytearray(path.read_bytes())
-    data[4:400] = b"\xff" * 396
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=r"x\.parquet: a damaged group of rows"):
-        source[0]
-
-
 def test_a_run_remembers_what_it_read(tmp_path):
     config = ExperimentConfig(source=ParquetConfig(captions=("text",), filters=("a > 1",)))
     assert config_io.from_json(ExperimentConfig, config_io.to_json(config), "x") == config

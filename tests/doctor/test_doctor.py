@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from flowbrush.cli import main
+from flowbrush.data.source import Example
 from flowbrush.doctor import dataset, machine
 from flowbrush.doctor.sample import Latents, Sample, chosen, likeness
 from flowbrush.experiment import ExperimentConfig
@@ -27,6 +28,19 @@ def write(folder: Path, name: str, side: int, caption: str, seed: int) -> None:
     picture = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
     Image.fromarray(picture).save(folder / f"{name}.png")
     (folder / f"{name}.txt").write_text(caption, "utf-8")
+
+
+class Partly:
+    """Every other example has a Japanese caption too."""
+
+    classes, attribution = (), ""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, i: int) -> Example:
+        captions = {"en": f"a {i}", "ja": f"{i}個"} if i % 2 else {"en": f"a {i}"}
+        return Example(np.full((8, 8, 3), i, np.uint8), captions)
 
 
 def states(config: ExperimentConfig) -> dict[str, str]:
@@ -76,9 +90,28 @@ def test_captions_are_told_by_length_and_writing(tmp_path: Path) -> None:
     for i, caption in enumerate(("a fox", "赤い丸と青い星", "лиса", "x" * 2_100)):
         write(tmp_path, str(i), 40, caption, i)
     found = states(folder_config(tmp_path))
-    assert said(found, "captions 'caption': 4 to 2100 characters") == "ok"
-    assert said(found, "Latin 50%, Japanese 25%, Cyrillic 25%") == "ok"
-    assert said(found, "of 2,100 characters") == "wrong"
+    assert said(found, "captions 'caption': 4 to 7 characters") == "ok"
+    assert said(found, "Latin 33%, Japanese 33%, Cyrillic 33%") == "ok"
+    assert said(found, "1 of 4 pictures cannot be read (3.png: a caption of 2,100 char") == "wrong"
+
+
+def test_a_damaged_header_is_one_finding(tmp_path: Path) -> None:
+    """Pillow raises nearly anything for one: here a ValueError."""
+    for i in range(21):
+        write(tmp_path, f"{i}", 40, f"picture {i}", i)
+    data = bytearray((tmp_path / "3.png").read_bytes())
+    data[8:12] = (1).to_bytes(4, "big")  # the header's length
+    (tmp_path / "3.png").write_bytes(data)
+    assert said(states(folder_config(tmp_path)), "1 of 21 pictures cannot be read") == "look at"
+
+
+def test_examples_without_a_caption_that_is_asked_for_are_one_finding() -> None:
+    source, sample = Partly(), Sample(kinds=("ja",))
+    for i in range(len(source)):
+        sample.add(source, i)
+    assert (len(sample.broken), len(sample.incomplete), len(sample.captions["ja"])) == (0, 5, 5)
+    lines = [one.line() for one in dataset.findings(ExperimentConfig(), source, sample)]
+    assert any(line.startswith("look at") and "5 of 10 examples lack" in line for line in lines)
 
 
 def test_kinds_that_are_not_there_and_captions_that_are_no_classes_are_wrong() -> None:

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from flowbrush.condition import Condition
+from flowbrush.condition import MAX_CAPTION, Condition
 from flowbrush.errors import UserError
 from flowbrush.shapes import ConditionShapes
-from flowbrush.text.cached import LONGEST_CAPTION, CachedEncoder
+from flowbrush.text.cached import CachedEncoder
 
 SHAPES = ConditionShapes(text_width=4, text_tokens=99, pooled_width=2)
 ROW = (4 + 2) * 4  # bytes of a caption of no letters; each letter is a token of 16 more
@@ -179,7 +179,7 @@ def test_no_more_is_kept_in_the_long_run_than_fits():
 
 
 def test_a_caption_of_the_greatest_length_is_encoded():
-    assert pair()[1](["x" * LONGEST_CAPTION]).text.shape[1] == LONGEST_CAPTION + 1
+    assert pair()[1](["x" * MAX_CAPTION]).text.shape[1] == MAX_CAPTION + 1
 
 
 def test_a_caption_beyond_all_measure_is_refused_unencoded():

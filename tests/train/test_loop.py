@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tiny import tiny, tiny_dit
 
 from flowbrush import checkpoint
+from flowbrush.data import FolderConfig
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.processes import Processes
@@ -182,6 +184,28 @@ def test_many_bad_steps_in_a_row_stop_the_run_at_the_last_good_checkpoint(
         train(until(tiny(), 400), tmp_path, CPU, changeable=("train.pictures",))
     newest = checkpoint.newest(tmp_path / "checkpoints", print)
     assert all(weight.isfinite().all() for weight in checkpoint.load(newest, "model").values())
+
+
+def test_too_many_broken_pictures_stop_a_run_that_saves_first_and_goes_on_further(
+    tmp_path: Path,
+) -> None:
+    """A resumed run gets past what it stopped at, and it never meets it first."""
+    for i in range(60):
+        file = tmp_path / f"data/{i}.png"
+        file.parent.mkdir(exist_ok=True)
+        if i % 3:
+            Image.new("RGB", (16, 16), (i, 0, 0)).save(file)
+        else:
+            file.write_bytes(b"<html>")
+        file.with_suffix(".txt").write_text(f"colour {i}")
+    config = replace(tiny(), source=FolderConfig(path=tmp_path / "data"))
+    learned = []
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"broken, more than a tenth; .* saved"):
+            train(config, tmp_path / "run", CPU)
+        newest = checkpoint.newest(tmp_path / "run/checkpoints", print)
+        learned.append(checkpoint.load(newest, "progress")["pictures"])
+    assert 0 < learned[0] < learned[1]
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from tiny import tiny
 from flowbrush.data import PreparedConfig, ShapesWorldConfig
 from flowbrush.data.batches import Batch
 from flowbrush.data.shapes_world import ShapesWorld
-from flowbrush.data.source import Example, UnreadablePicture
+from flowbrush.data.source import Example, IncompleteExample, UnreadablePicture
 from flowbrush.data.split import split
 from flowbrush.errors import UserError
 from flowbrush.evaluate.record import recorded
@@ -154,11 +155,44 @@ def test_a_full_disk_is_told_with_the_runs_folder(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_more_than_a_tenth_broken_stops_the_run(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_listed_as_it_is(tmp_path: Path) -> None:
+    for _ in range(2):
+        Rejects(tmp_path, 1_000, CPU).add(batch("caf\udce9.png"))
+    (line,) = (tmp_path / "rejected.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line)["picture"] == "caf\udce9.png"
+
+
+def test_more_than_a_tenth_broken_are_a_problem(tmp_path: Path) -> None:
     rejects = Rejects(tmp_path, 20, CPU)
     rejects.add(batch("a.png", "b.png"))
-    with pytest.raises(UserError, match="3 of about 20 pictures are broken, more than a tenth"):
-        rejects.add(batch("c.png"))
+    assert not rejects.problem
+    rejects.add(batch("c.png"))
+    assert rejects.problem.startswith("3 of about 20 pictures are broken, more than a tenth")
+
+
+def test_broken_pictures_of_an_earlier_start_do_not_stop_this_one(tmp_path: Path) -> None:
+    """They were read among many others, or are mended by now."""
+    Rejects(tmp_path, 1_000, CPU).add(batch(*(f"{i}.png" for i in range(90))))
+    rejects = Rejects(tmp_path, 1_000, CPU)
+    rejects.add(batch("x.png"))
+    assert (rejects.problem, "91 broken" in rejects.summary()) == ("", True)
+
+
+def test_nine_in_a_hundred_broken_never_stop_a_run_by_chance(tmp_path: Path) -> None:
+    for seed in range(20):
+        places = random.Random(seed).sample(range(1_000), 1_000)
+        rejects = Rejects(tmp_path, 1_000, CPU)
+        for i in range(0, 1_000, 20):
+            broken = [f"{place}.png" for place in places[i : i + 20] if place < 90]
+            rejects.add(replace(batch(*broken), places=[*range(20 - len(broken))]))
+        assert not rejects.problem
+
+
+def test_rows_that_state_no_image_are_listed_and_stop_no_run(tmp_path: Path) -> None:
+    rejects = Rejects(tmp_path, 20, CPU)
+    missing = [IncompleteExample(f"{i}", "no picture in this row") for i in range(15)]
+    rejects.add(replace(batch(), broken=missing))
+    assert (rejects.problem, "15 broken pictures were" in rejects.summary()) == ("", True)
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
