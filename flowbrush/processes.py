@@ -1,9 +1,12 @@
 """The processes that share a run, and the device and precision that this one computes with."""
 
 import contextlib
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -138,6 +141,23 @@ def leave(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def end_with_parent() -> None:
+    """In a child of multiprocessing: end when its parent has, however that ended.
+
+    Signals are the parent's to act on: a terminal and some launchers send them to its children too.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def rank_and_world() -> tuple[int, int]:

@@ -1,8 +1,12 @@
 """The device and the precision that a process computes with."""
 
+import multiprocessing
 import os
+import select
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +21,7 @@ from flowbrush.processes import (
     autocast,
     choose_device,
     choose_dtype,
+    end_with_parent,
     own_device,
 )
 
@@ -113,3 +118,28 @@ def test_those_that_are_started_instead_do_not_meet_in_the_store_of_the_lost() -
         parts = start(range(3), 3)
         assert parts[0].add("errors", 1) == 1
         assert {int(part.add("errors", 0)) for part in parts} == {1}
+
+
+def test_a_child_ends_with_its_parent_however_that_ends() -> None:
+    fork = multiprocessing.get_context("fork")
+    read, write = os.pipe()  # at its end when nobody is left to write
+
+    def child() -> None:
+        end_with_parent()
+        os.kill(os.getpid(), signal.SIGHUP)  # as a closed terminal sends it to all
+        os.write(write, b"here")
+        time.sleep(600)
+
+    def parent() -> None:
+        below = fork.Process(target=child)
+        below.start()
+        below.join()
+
+    above = fork.Process(target=parent)
+    above.start()
+    os.close(write)
+    assert os.read(read, 4) == b"here"
+    above.kill()
+    assert select.select([read], [], [], 30)[0], "the child lives"
+    assert os.read(read, 4) == b""
+    os.close(read)

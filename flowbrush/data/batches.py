@@ -27,6 +27,7 @@ from flowbrush.data.source import (
     read_example,
 )
 from flowbrush.errors import UserError
+from flowbrush.processes import end_with_parent
 from flowbrush.randomness import uniform
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Grain's word about a profiler that is not there
@@ -114,7 +115,8 @@ def batches(
     ahead = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
     loaded = batched.to_iter_dataset(ahead)
     if config.workers:
-        loaded = loaded.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
+        several = grain.MultiprocessingOptions(num_workers=config.workers)
+        loaded = loaded.mp_prefetch(several, lambda number, workers: end_with_parent())
     iterator = iter(loaded)
     try:
         for examples in iterator:

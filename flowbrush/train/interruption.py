@@ -1,5 +1,6 @@
-"""Ctrl-C and SIGTERM, heard between two steps."""
+"""Ctrl-C, SIGTERM and SIGHUP, received between two steps."""
 
+import os
 import signal
 from types import FrameType
 
@@ -10,11 +11,15 @@ class Interruption:
     """After one signal `asked` is true. A second Ctrl-C ends the process at once, as without this.
 
     A second SIGTERM does not: launchers send it to all processes, and each parent hands it on.
+    SIGHUP, of a terminal that is closed, is as SIGTERM, unless nohup has it ignored.
     """
 
     def __init__(self) -> None:
         self.signal = 0
-        self._before = {s: signal.signal(s, self._hear) for s in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        self._before = {s: signal.signal(s, self._hear) for s in numbers}
 
     def asked(self, processes: Processes) -> bool:
         """Whether any process has heard a signal: all of them stop after the same step."""
@@ -40,5 +45,15 @@ class Interruption:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
+        if number == signal.SIGHUP:
+            leave_terminal(1, 2)
         if number == signal.SIGINT:
             self._give_back()
+
+
+def leave_terminal(*streams: int) -> None:
+    """Write no more to one that goes away: the error would end what is to be saved."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in filter(os.isatty, streams):
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
