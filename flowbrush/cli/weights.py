@@ -31,7 +31,8 @@ def import_weights(arguments: list[str]) -> int:
     program = f"flowbrush import {family or 'FAMILY'} {path or 'FILE'}"
     chosen = parse(Import, Import(ImportOptions(), Choices()), rest, program)
     to = chosen.options.to
-    import_run(family, Path(path), to, chosen.choices)
+    for line in import_run(family, Path(path), to, chosen.choices):
+        print(line)
     print(f"{to}: imported; paint with: flowbrush sample {to} ...")
     return 0
 

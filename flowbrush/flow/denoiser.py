@@ -34,6 +34,11 @@ class FlowConfig:
                 f"flow: t_eps {self.t_eps} must be in (0, 1), "
                 f"noise_scale {self.noise_scale} above 0"
             )
+        if self.times.distribution == "diffusion" and self.diffusion is None:
+            raise UserError(
+                "flow.times.distribution: 'diffusion' draws the steps of flow.diffusion, and there "
+                "is none; choose uniform or logit_normal"
+            )
 
     @property
     def ends_at_prediction(self) -> bool:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from flowbrush.errors import UserError
@@ -46,6 +46,12 @@ class DiffusionConfig:
     def time(self, step: int) -> float:
         """The flow's time of a step; rises as the step falls."""
         return float(torch.sigmoid(_log_ratios(self)[step]))
+
+    def quantile(self, u: Float64[Tensor, " b"]) -> Float64[Tensor, " b"]:
+        """The times of steps that are as likely each, from uniform numbers; they rise with them."""
+        return torch.sigmoid(_log_ratios(self).flip(0))[
+            (u * self.steps).long().clamp(max=self.steps - 1)
+        ]
 
     def times(self, evaluations: int, through_zero: bool = False) -> list[float]:
         """Where a solver of so many evaluations stops: times even in the steps, then the data.

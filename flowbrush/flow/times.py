@@ -17,39 +17,63 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from flowbrush.errors import UserError
+from flowbrush.flow.diffusion import DiffusionConfig
 from flowbrush.randomness import uniform
 
 Time = TypeVar("Time", float, Tensor)
+ShiftLaw = Literal["root", "exponential"]
+FLUX_GROWTH = (1.15 - 0.5) / (4096 / 256 - 1)  # of the shift's logarithm, for each 256 tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimesConfig:
     """The distribution of training times."""
 
-    distribution: Literal["uniform", "logit_normal"] = "logit_normal"
+    # diffusion: each of flow.diffusion's steps as often, as DDPM, DiT and PixArt draw them.
+    distribution: Literal["uniform", "logit_normal", "diffusion"] = "logit_normal"
     mean: float = 0.0  # of the normal number inside the sigmoid; below 0 is nearer the noise
     std: float = 1.0
     shift: float = 1.0  # 1 = none
     shift_reference: int | None = None  # tokens or pixels (h * w) at which the shift is `shift`
+    # How the shift grows with tokens: by the root of their number, or as Flux's dynamic shift.
+    shift_law: ShiftLaw = "root"
     stratified: bool = True  # one time from each of b equal parts of the distribution
 
     def __post_init__(self) -> None:
         if self.std <= 0 or self.shift <= 0:
             raise UserError(f"times: std {self.std} and shift {self.shift} must be above 0")
 
-    def draw(self, seed: int, places: Sequence[int], b: int, positions: int) -> Float[Tensor, " k"]:
+    def draw(
+        self,
+        seed: int,
+        places: Sequence[int],
+        b: int,
+        positions: int,
+        diffusion: DiffusionConfig | None = None,
+    ) -> Float[Tensor, " k"]:
         """Times for a batch of `b`, or a process's part of it; each a function of its place."""
-        if not self.stratified:
-            return self.sample(uniform(seed, "times", places), positions)
-        offset = float(uniform(seed, "times", [places[0] // b])[0])
-        return self.sample(stratify(offset, torch.tensor(places) % b, b), positions)
+        if self.stratified:
+            offset = float(uniform(seed, "times", [places[0] // b])[0])
+            u = stratify(offset, torch.tensor(places) % b, b)
+        else:
+            u = uniform(seed, "times", places)
+        return self.sample(u, positions, diffusion)
 
-    def sample(self, u: Float64[Tensor, " b"], positions: int) -> Float[Tensor, " b"]:
-        """Times in (0, 1], fp32, from uniform numbers; `positions` = h * w of the flow's space."""
+    def sample(
+        self, u: Float64[Tensor, " b"], positions: int, diffusion: DiffusionConfig | None = None
+    ) -> Float[Tensor, " b"]:
+        """Times in (0, 1], fp32, from uniform numbers; `positions` = h * w of the flow's space.
+
+        diffusion: whose steps the distribution of that name draws.
+        """
         t = u
         if self.distribution == "logit_normal":
             t = torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
-        return shifted(t, resolution_shift(self.shift, positions, self.shift_reference)).float()
+        elif self.distribution == "diffusion":
+            assert diffusion is not None, "FlowConfig has refused it"
+            t = diffusion.quantile(u)
+        shift = resolution_shift(self.shift, positions, self.shift_reference, self.shift_law)
+        return shifted(t, shift).float()
 
 
 def shifted(t: Time, shift: float) -> Time:
@@ -57,12 +81,20 @@ def shifted(t: Time, shift: float) -> Time:
     return t / (t + shift * (1 - t))
 
 
-def resolution_shift(shift: float, positions: int, reference: int | None) -> float:
-    """The shift that keeps the signal-to-noise ratio of `reference` positions.
+def resolution_shift(
+    shift: float, positions: int, reference: int | None, law: ShiftLaw = "root"
+) -> float:
+    """The shift at `positions`, of which `reference` have `shift`.
 
-    It grows with the root of the number of positions.
+    By the root of their number the signal-to-noise ratio of an image stays as it is. By the
+    exponential law it is Flux's exp(0.5 + 0.65 (n - 256) / 3840) at n tokens, where the shift is
+    exp(0.5) at a reference of 256 tokens.
     """
-    return shift if reference is None else shift * math.sqrt(positions / reference)
+    if reference is None:
+        return shift
+    if law == "exponential":
+        return shift * math.exp(FLUX_GROWTH * (positions / reference - 1))
+    return shift * math.sqrt(positions / reference)
 
 
 def stratify(offset: float, places: Int[Tensor, " b"], b: int) -> Float64[Tensor, " b"]:

@@ -29,12 +29,17 @@ from flowbrush.interchange.rules import (
     patch_convolution,
     to_ours,
 )
+from flowbrush.interchange.settings import Arguments, origins_of
 from flowbrush.shapes import ConditionShapes, Shapes
 from flowbrush.spaces import LatentConfig
 from flowbrush.text import LabelsConfig
 
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width, as published
 VAE = "stabilityai/sd-vae-ft-ema"
+VAES = {kind: f"stabilityai/sd-vae-ft-{kind}" for kind in ("ema", "mse")}
+PEERS = {"dit": "DiT", "sit": "SiT"}
+OWN = ("sampling.method", "sampling.steps")  # the papers' figures are of stochastic samplers
+STRAIGHT = {"path_type": "Linear", "prediction": "velocity", "loss_weight": None}  # in SiT's args
 
 
 def rules(config: DiTConfig, shapes: Shapes) -> list[Rule | Table]:
@@ -93,7 +98,11 @@ def imported_dit(published: Published, choices: Choices) -> Imported:
     """Its first half of channels is the noise of a discrete diffusion; its variances go unused."""
     diffusion = DiffusionConfig()
     flow = FlowConfig(
-        prediction="noise", loss_space="noise", t_eps=diffusion.first_time, diffusion=diffusion
+        prediction="noise",
+        loss_space="noise",
+        t_eps=diffusion.first_time,
+        times=TimesConfig(distribution="diffusion", stratified=False),
+        diffusion=diffusion,
     )
     return _imported("dit", published, choices, flow, time_scale=-float(diffusion.steps))
 
@@ -122,17 +131,33 @@ def _imported(
     for part in weights.values():
         check_shapes(what, part, expected)
     assert shapes.condition.labels is not None
-    vae = published.place("vae", choices.vae, VAE)
+    args = Arguments(published.contents.get("args"), what)
+    for setting, value in STRAIGHT.items():
+        args.require(setting, value)
+    args.check("num_classes", shapes.condition.labels)
+    known = args.choice("vae", "space.model", VAES, VAE)
+    vae = published.place("vae", choices.vae, known)
+    args.check("image_size", shapes.height * compression(vae))
+    batch = round(args.number("global_batch_size", "batch.size", 256.0))
+    scale = args.number("cfg_scale", "sampling.scale", 4.0)
     config = ExperimentConfig(
         name=name,
         size=shapes.height * compression(vae),
         source=FolderConfig(layout="classes"),
-        batch=BatchConfig(size=256, flip=True, workers=8),
+        batch=BatchConfig(size=batch, flip=True, workers=8),
         space=LatentConfig(model=vae),
         text=LabelsConfig(names=class_names(choices.classes, shapes.condition.labels)),
         backbone=backbone,
         flow=flow,
-        train=TrainConfig(lr=1e-4, betas=(0.9, 0.999), warmup=0, ema=(0.9999,)),
-        sampling=SamplingConfig(method="heun", steps=50, scale=4.0, guided_channels=3),
+        train=TrainConfig(
+            lr=1e-4,
+            betas=(0.9, 0.999),
+            warmup=0,
+            clip=0.0,  # none
+            ema=(0.9999,),
+            ema_warmup=False,
+        ),
+        sampling=SamplingConfig(method="heun", steps=50, scale=scale, guided_channels=3),
     )
-    return config, weights
+    peer = f"{PEERS[name]}'s scripts"
+    return Imported(config, weights, origins_of(config, peer, args.origins, OWN), [])

@@ -14,11 +14,13 @@ from torch import Tensor
 from flowbrush.backbones.flux import FluxConfig
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
+from flowbrush.flow.denoiser import FlowConfig
 from flowbrush.flow.sampling import SamplingConfig
+from flowbrush.flow.times import TimesConfig
 from flowbrush.interchange.published import Choices, Imported, Published, compression
 from flowbrush.interchange.rotary import as_halves, as_neighbours, norms
 from flowbrush.interchange.rules import Rule, halves_swapped, negated, pair
-from flowbrush.interchange.text_runs import text_run
+from flowbrush.interchange.text_runs import SCRIPTS, SCRIPTS_BATCH, SCRIPTS_TRAIN, text_run
 from flowbrush.shapes import ConditionShapes, Shapes
 from flowbrush.spaces import LatentConfig
 from flowbrush.text import CLIPConfig, FluxTextConfig, T5Config
@@ -308,6 +310,9 @@ def imported(published: Published, choices: Choices) -> Imported:
     scheduler = published.part("scheduler", "scheduler_config.json")
     is_dev = backbone.guidance is not None
     tokens = (size // compression(vae) // PATCH) ** 2
+    scheduler = scheduler or {"use_dynamic_shifting": is_dev, "shift": 1.0}
+    # diffusers' script leaves a dynamic shift to sampling, and draws evenly by default.
+    training = 1.0 if scheduler.get("use_dynamic_shifting", False) else _shift(scheduler, tokens)
     config = ExperimentConfig(
         name="flux",
         size=size,
@@ -325,14 +330,19 @@ def imported(published: Published, choices: Choices) -> Imported:
             ),
         ),
         backbone=backbone,
+        batch=SCRIPTS_BATCH,
+        flow=FlowConfig(
+            times=TimesConfig(distribution="uniform", shift=training, stratified=False)
+        ),
+        train=SCRIPTS_TRAIN,
         sampling=SamplingConfig(
             method="euler",
             steps=28 if is_dev else 4,
             scale=1.0,
-            shift=_shift(scheduler or {"use_dynamic_shifting": is_dev, "shift": 1.0}, tokens),
+            shift=_shift(scheduler, tokens),
         ),
     )
-    return text_run(config, shapes, spelt, published)
+    return text_run(config, shapes, spelt, published, SCRIPTS, own=("train.ema",))
 
 
 def _shift(scheduler: Mapping[str, Any], tokens: int) -> float:

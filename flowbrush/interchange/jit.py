@@ -1,6 +1,7 @@
 """JiT in its authors' layout (Li & He 2025): keys under `net.`, averages beside the weights."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from flowbrush.interchange.rules import (
     patch_convolution,
     to_ours,
 )
+from flowbrush.interchange.settings import Arguments, origins_of
 from flowbrush.shapes import ConditionShapes, Shapes
 from flowbrush.text import LabelsConfig
 
@@ -97,14 +99,25 @@ def sizes(published: Mapping[str, Tensor], what: str) -> tuple[JiTConfig, Shapes
     return config, Shapes(channels=channels, height=side, width=side, condition=given)
 
 
-def imported(published: Published, choices: Choices) -> Imported:
-    """A published checkpoint, whole or bare weights. The settings are the paper's.
+METHODS = {"heun": "heun", "euler": "euler"}
+PEER = "JiT's scripts and paper"
+GUIDANCE = {12: 2.9, 24: 2.4, 32: 2.2}  # of B, L and H, by their depths
+DROPOUT = {32: 0.2}
 
-    A whole checkpoint has averages of decay 0.9999 and 0.9996.
+
+def imported(published: Published, choices: Choices) -> Imported:
+    """A published checkpoint, whole or bare weights.
+
+    Its settings are those in its `args`; what they leave out is the paper's, for its size.
     """
     what = str(published.path)
-    first, second = published.averages(2)
-    states = {"model": published.model, "ema_0.9999": first, "ema_0.9996": second}
+    args = Arguments(published.contents.get("args"), what)
+    decays = (
+        args.number("ema_decay1", "train.ema", 0.9999),
+        args.number("ema_decay2", "train.ema", 0.9996),
+    )
+    averages = dict(zip((f"ema_{decay}" for decay in decays), published.averages(2), strict=True))
+    states = {"model": published.model, **averages}
     backbone, shapes = sizes(states["model"], what)
     spelt = rules(backbone, shapes)
     with torch.device("meta"):
@@ -113,24 +126,63 @@ def imported(published: Published, choices: Choices) -> Imported:
     for state in weights.values():
         check_shapes(what, state, expected)
     assert shapes.condition.labels is not None
-    config = ExperimentConfig(
+    args.check("img_size", shapes.height)
+    args.check("class_num", shapes.condition.labels)
+    config = _settings(args, backbone, shapes.height, tuple(dict.fromkeys(decays)))
+    names = class_names(choices.classes, shapes.condition.labels)
+    config = replace(config, text=LabelsConfig(names=names))
+    unused = args.unused(("attn_dropout",), (None, 0)) + args.unused(
+        ("lr_schedule",), (None, "constant")
+    )
+    notes = [f"not followed, as Flowbrush has none: {', '.join(unused)}"] if unused else []
+    return Imported(config, weights, origins_of(config, PEER, args.origins), notes)
+
+
+def _settings(
+    args: Arguments, backbone: JiTConfig, size: int, ema: tuple[float, ...]
+) -> ExperimentConfig:
+    """How a JiT of that size is trained and sampled, its labels aside."""
+    number = args.number
+    batch = round(
+        number("batch_size", "batch.size", 128.0) * number("world_size", "batch.size", 8.0)
+    )
+    blr = number("blr", "train.lr", 5e-5)
+    dropout = number("proj_dropout", "backbone.dropout", DROPOUT.get(backbone.depth, 0.0))
+    low = number("interval_min", "sampling.interval", 0.1)
+    high = number("interval_max", "sampling.interval", 1.0)
+    return ExperimentConfig(
         name="jit",
-        size=shapes.height,
+        size=size,
         source=FolderConfig(layout="classes"),
-        batch=BatchConfig(size=1024, flip=True, workers=8),
-        text=LabelsConfig(names=class_names(choices.classes, shapes.condition.labels)),
-        backbone=backbone,
+        batch=BatchConfig(size=batch, flip=True, workers=8),
+        backbone=replace(backbone, dropout=dropout),
         flow=FlowConfig(
             prediction="data",
-            noise_scale=max(1.0, shapes.height / 256),
-            times=TimesConfig(mean=-0.8, std=0.8, stratified=False),
+            noise_scale=number("noise_scale", "flow.noise_scale", max(1.0, size / 256)),
+            t_eps=number("t_eps", "flow.t_eps", 0.05),
+            times=TimesConfig(
+                mean=number("P_mean", "flow.times.mean", -0.8),
+                std=number("P_std", "flow.times.std", 0.8),
+                stratified=False,
+            ),
         ),
-        train=TrainConfig(lr=2e-4, warmup=0, ema=(0.9999, 0.9996)),
+        train=TrainConfig(
+            lr=number("lr", "train.lr", blr * batch / 256),
+            weight_decay=number("weight_decay", "train.weight_decay", 0.0),
+            warmup=0,  # it is behind it
+            clip=0.0,  # none
+            caption_dropout=number("label_drop_prob", "train.caption_dropout", 0.1),
+            ema=ema,
+            ema_warmup=False,
+        ),
         sampling=SamplingConfig(
-            method="heun", steps=50, scale=2.9, interval=(0.1, 1.0), interval_open_low=True
+            method=args.choice("sampling_method", "sampling.method", METHODS, "heun"),
+            steps=round(number("num_sampling_steps", "sampling.steps", 50.0)),
+            scale=number("cfg", "sampling.scale", GUIDANCE.get(backbone.depth, 2.9)),
+            interval=(low, high),
+            interval_open_low=True,
         ),
     )
-    return config, weights
 
 
 def _flat(kernel: Tensor) -> tuple[Tensor]:

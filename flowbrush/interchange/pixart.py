@@ -10,10 +10,11 @@ from typing import Any
 
 from flowbrush.backbones.pixart import PixArtConfig
 from flowbrush.errors import UserError
-from flowbrush.experiment import ExperimentConfig
+from flowbrush.experiment import ExperimentConfig, TrainConfig
 from flowbrush.flow.denoiser import FlowConfig
 from flowbrush.flow.diffusion import DiffusionConfig
 from flowbrush.flow.sampling import SamplingConfig
+from flowbrush.flow.times import TimesConfig
 from flowbrush.interchange.published import Choices, Imported, Published, compression
 from flowbrush.interchange.rules import Rule, fused, negated, pair, patch_convolution
 from flowbrush.interchange.text_runs import text_run
@@ -42,6 +43,18 @@ DEFAULTS = FIXED | {  # what diffusers takes for a setting that is not there
     "interpolation_scale": None,
     "use_additional_conditions": None,
 }
+
+PEER = "PixArt-alpha's paper and configs, diffusers' pipeline"
+TRAIN = TrainConfig(
+    lr=2e-5,
+    betas=(0.9, 0.999),
+    eps=1e-10,
+    weight_decay=0.03,
+    warmup=0,
+    clip=0.01,
+    ema=(0.9999,),
+    ema_warmup=False,
+)
 
 
 def rules(config: PixArtConfig, shapes: Shapes, flow: bool = False) -> list[Rule]:
@@ -172,9 +185,11 @@ def imported(published: Published, choices: Choices) -> Imported:
         ),
         backbone=backbone,
         flow=FlowConfig() if is_flow else _diffusion(scheduler, what),
+        train=TRAIN,
         sampling=SamplingConfig(method="euler", steps=20, scale=4.5, shift=shift),
     )
-    return text_run(config, shapes, rules(backbone, shapes, is_flow), published)
+    spelt = rules(backbone, shapes, is_flow)
+    return text_run(config, shapes, spelt, published, PEER, own=("batch",))
 
 
 def _diffusion(scheduler: Mapping[str, Any], what: str) -> FlowConfig:
@@ -189,5 +204,9 @@ def _diffusion(scheduler: Mapping[str, Any], what: str) -> FlowConfig:
         betas=betas or "linear",
     )
     return FlowConfig(
-        prediction="noise", loss_space="noise", t_eps=diffusion.first_time, diffusion=diffusion
+        prediction="noise",
+        loss_space="noise",
+        t_eps=diffusion.first_time,
+        times=TimesConfig(distribution="diffusion", stratified=False),
+        diffusion=diffusion,
     )

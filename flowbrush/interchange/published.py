@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
@@ -11,7 +11,17 @@ from flowbrush.interchange.files import INDEX_ENDING, read_weights
 from flowbrush.interchange.networks import Networks, find_networks
 from flowbrush.interchange.rules import Weights
 
-Imported = tuple[ExperimentConfig, dict[str, Weights]]  # an experiment, its checkpoint's states
+
+class Imported(NamedTuple):
+    """An experiment and its checkpoint's states.
+
+    origins: where its settings are from, by dotted name. notes: what is not followed, for the user.
+    """
+
+    config: ExperimentConfig
+    weights: dict[str, Weights]
+    origins: dict[str, str]
+    notes: list[str]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A published checkpoint becomes a run that can be sampled and trained further."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from flowbrush.experiment import CHECKPOINT_FOLDER, CONFIG_FILE
 from flowbrush.interchange import dit, flux, jit, pixart, sd3
 from flowbrush.interchange.networks import guess_family
 from flowbrush.interchange.published import Choices, Imported, Published, read_published
+from flowbrush.interchange.settings import ORIGINS_FILE, told
+from flowbrush.whole_files import written_whole
 
 FAMILIES: dict[str, Callable[[Published, Choices], Imported]] = {
     "jit": jit.imported,
@@ -21,9 +24,10 @@ FAMILIES: dict[str, Callable[[Published, Choices], Imported]] = {
 }
 
 
-def import_run(family: str, path: Path, run: Path, choices: Choices | None = None) -> None:
+def import_run(family: str, path: Path, run: Path, choices: Choices | None = None) -> list[str]:
     """Write the weights at `path` as a run at 0 pictures seen, without an optimizer's state.
 
+    Returns lines for the user: where its settings are from, which its folder keeps as well.
     Raises UserError for an unknown family, weights that do not fit it, or a run already there.
     """
     if family not in FAMILIES:
@@ -34,12 +38,15 @@ def import_run(family: str, path: Path, run: Path, choices: Choices | None = Non
         raise UserError(f"{run}: there already; choose another folder with --to")
     published = read_published(path)
     try:
-        config, weights = FAMILIES[family](published, choices or Choices())
+        found = FAMILIES[family](published, choices or Choices())
     except UserError as error:
         guess = guess_family(published.model)
         other = f"; it looks like {guess}" if guess and family not in guess else ""
         raise UserError(f"{error}{other}") from None
     progress = {"pictures": 0, "begins_averaged": True}
-    states = {**weights, "progress": progress, "config": to_json(config)}
+    states = {**found.weights, "progress": progress, "config": to_json(found.config)}
     checkpoint.save(run / CHECKPOINT_FOLDER, 0, states, keep=1)
-    config_io.save(config, run / CONFIG_FILE)
+    with written_whole(run / ORIGINS_FILE) as aside:
+        aside.write_text(json.dumps(found.origins, indent=2) + "\n", "utf-8")
+    config_io.save(found.config, run / CONFIG_FILE)
+    return [*told(found.config, found.origins), *found.notes]

@@ -15,7 +15,9 @@ from flowbrush.backbones.layers.embeddings import sincos_2d_crop
 from flowbrush.backbones.mmdit import MMDiTConfig
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
+from flowbrush.flow.denoiser import FlowConfig
 from flowbrush.flow.sampling import SamplingConfig
+from flowbrush.flow.times import TimesConfig
 from flowbrush.interchange.published import Choices, Imported, Published, compression
 from flowbrush.interchange.rules import (
     Rule,
@@ -26,7 +28,7 @@ from flowbrush.interchange.rules import (
     pair,
     patch_convolution,
 )
-from flowbrush.interchange.text_runs import text_run
+from flowbrush.interchange.text_runs import SCRIPTS, SCRIPTS_BATCH, SCRIPTS_TRAIN, text_run
 from flowbrush.shapes import ConditionShapes, Shapes
 from flowbrush.spaces import LatentConfig
 from flowbrush.text import SD3TextConfig
@@ -214,6 +216,9 @@ def imported(published: Published, choices: Choices) -> Imported:
         space=LatentConfig(model=vae),
         text=replace(text, clip_l=clip_l, clip_g=clip_g, t5=None if without else t5),
         backbone=backbone,
+        batch=SCRIPTS_BATCH,
+        flow=FlowConfig(times=TimesConfig(shift=shift, stratified=False)),
+        train=SCRIPTS_TRAIN,
         sampling=SamplingConfig(
             method="euler",
             steps=28,
@@ -223,4 +228,5 @@ def imported(published: Published, choices: Choices) -> Imported:
             last_gap=None if even else shift / (steps + shift - 1),
         ),
     )
-    return text_run(config, shapes, rules(backbone, shapes), published)
+    spelt = rules(backbone, shapes)
+    return text_run(config, shapes, spelt, published, SCRIPTS, own=("train.ema",))

@@ -10,21 +10,43 @@ import torch
 from flowbrush import config_io
 from flowbrush.backbones import FluxConfig, MMDiTConfig, PixArtConfig
 from flowbrush.data import FolderConfig
+from flowbrush.data.batches import BatchConfig
 from flowbrush.experiment import ExperimentConfig, TrainConfig
 from flowbrush.interchange.published import Imported, Published
 from flowbrush.interchange.rules import Rule, Table, check_shapes, to_ours
+from flowbrush.interchange.settings import origins_of
 from flowbrush.shapes import Shapes
 from flowbrush.spaces import LatentConfig
 from flowbrush.text import CLIPConfig, T5Config
 
 OWN_FILE = "flowbrush.json"  # in a folder that a run of ours left as: its config
 
+# As train_dreambooth_sd3.py and train_dreambooth_flux.py train by default. They keep no average and
+# drop no captions.
+SCRIPTS = "diffusers' pipeline and script"
+SCRIPTS_BATCH = BatchConfig(size=4)
+SCRIPTS_TRAIN = TrainConfig(
+    lr=1e-4,
+    betas=(0.9, 0.999),
+    weight_decay=1e-4,
+    warmup=0,
+    caption_dropout=0.0,
+    ema=(0.9999,),
+    ema_warmup=False,
+)
+
 
 def text_run(
-    config: ExperimentConfig, shapes: Shapes, rules: Iterable[Rule | Table], published: Published
+    config: ExperimentConfig,
+    shapes: Shapes,
+    rules: Iterable[Rule | Table],
+    published: Published,
+    peer: str,
+    own: Iterable[str],
 ) -> Imported:
     """The published weights under our names, and the experiment with a source to train on.
 
+    peer: where its settings are from, but for those of its scheduler and Flowbrush's `own`.
     Raises UserError where a weight is missing, unknown or of another shape.
     """
     backbone, what = config.backbone, str(published.path)
@@ -33,12 +55,16 @@ def text_run(
     weights = to_ours(rules, blocks, published.model, what)
     with torch.device("meta"):
         check_shapes(what, weights, backbone.build(shapes).state_dict())
-    config = replace(
-        config, source=FolderConfig(), train=TrainConfig(lr=1e-5, warmup=0, ema=(0.9999,))
-    )
+    config = replace(config, source=FolderConfig())
+    read = {}
+    if published.part("scheduler", "scheduler_config.json"):
+        shifts = ("sampling.shift", "sampling.last_gap", "flow.times.shift")
+        read = dict.fromkeys(shifts, "the folder's scheduler")
     if published.pipeline is not None and (published.pipeline / OWN_FILE).is_file():
         config = _restored(config, published.pipeline / OWN_FILE)
-    return config, dict.fromkeys(("model", *_averages(config)), weights)
+        peer, read, own = f"the run that left as this folder, in its {OWN_FILE}", {}, ()
+    states = dict.fromkeys(("model", *_averages(config)), weights)
+    return Imported(config, states, origins_of(config, peer, read, own), [])
 
 
 def _restored(found: ExperimentConfig, own: Path) -> ExperimentConfig:
@@ -47,7 +73,10 @@ def _restored(found: ExperimentConfig, own: Path) -> ExperimentConfig:
     assert isinstance(config.space, LatentConfig)
     assert isinstance(found.space, LatentConfig)
     space = replace(config.space, model=found.space.model)
-    return replace(config, space=space, text=_with_places(config.text, found.text))
+    warmup = config.train.ema_warmup and None  # what it begins with is an average
+    train = replace(config.train, start="", ema_warmup=warmup)
+    text = _with_places(config.text, found.text)
+    return replace(config, space=space, text=text, train=train)
 
 
 def _with_places(text: Any, found: Any) -> Any:

@@ -127,7 +127,8 @@ def train(
                 keys = [derive(settings.seed, "noise", place) for place in batch.places]
                 noise = config.flow.noise_scale * normal(keys, data.shape[1:], device)
                 positions = data.shape[2] * data.shape[3]
-                t = config.flow.times.draw(settings.seed, batch.places, b, positions).to(device)
+                drawn = batch.places, b, positions, config.flow.diffusion
+                t = config.flow.times.draw(settings.seed, *drawn).to(device)
                 dropped = uniform(settings.seed, "dropout", batch.places) < settings.caption_dropout
                 coins = [
                     uniform(settings.seed, f"dropout of text {part}", batch.places)

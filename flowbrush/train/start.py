@@ -42,7 +42,9 @@ def start_from(run: Path, config: Experiment, network: nn.Module) -> bool:
     weights = there.train.first_average
     kind = there.backbone if isinstance(there, ExperimentConfig) else None
     if isinstance(kind, DiTConfig) and isinstance(network, PixArt):
-        dit = _dit(kind, checkpoint.load(found, weights), told)
+        state = checkpoint.load(found, weights)
+        checkpoint.check_finite(state, f"{found}: {weights}")
+        dit = _dit(kind, state, told)
         start_pixart(network, dit.to(next(network.parameters()).device))
         return False
     checkpoint.fill(found, weights, network.state_dict(), told)

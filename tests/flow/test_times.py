@@ -62,6 +62,23 @@ def test_without_a_reference_the_shift_is_the_same_at_every_resolution():
     assert resolution_shift(3.0, 1024, reference=None) == 3.0
 
 
+@pytest.mark.parametrize("tokens", [256, 1024, 2304, 4096])
+def test_the_exponential_law_is_the_dynamic_shift_of_flux(tokens: int) -> None:
+    """Its exp(mu), mu from 0.5 at 256 tokens to 1.15 at 4096. A token is 4 positions."""
+    flux = math.exp(0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))
+    shift = resolution_shift(math.exp(0.5), 4 * tokens, reference=1024, law="exponential")
+    assert shift == pytest.approx(flux)
+    assert shift == pytest.approx({256: 1.65, 1024: 1.88, 4096: 3.16}.get(tokens, shift), abs=0.005)
+    config = TimesConfig(
+        distribution="uniform",
+        shift=math.exp(0.5),
+        shift_reference=1024,
+        shift_law="exponential",
+    )
+    drawn = config.sample(torch.tensor([0.3], dtype=torch.float64), positions=4 * tokens)
+    assert float(drawn) == pytest.approx(sd3(0.3, flux))
+
+
 def test_training_times_are_shifted_by_the_resolution():
     config = TimesConfig(distribution="uniform", shift=2.0, shift_reference=256)
     u = torch.tensor([0.2, 0.5], dtype=torch.float64)

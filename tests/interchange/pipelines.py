@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from flowbrush import checkpoint, config_io
 from flowbrush.backbones import FluxConfig, MMDiTConfig, PixArtConfig
@@ -76,3 +77,11 @@ def write_run(config: ExperimentConfig, run: Path) -> None:
     }  # fmt: skip
     checkpoint.save(run / "checkpoints", 0, states, keep=1)
     config_io.save(config, run / "config.json")
+
+
+def ks(one: Tensor, other: Tensor) -> float:
+    """The Kolmogorov-Smirnov statistic of two samples of the same size."""
+    one, other = one.sort().values, other.double().sort().values
+    every = torch.cat([one, other])
+    shares = [torch.searchsorted(x, every, right=True) / len(x) for x in (one, other)]
+    return float((shares[0] - shares[1]).abs().max())

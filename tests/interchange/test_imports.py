@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from pipelines import experiments, write_models, write_run
+from pipelines import experiments, ks, write_models, write_run
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flowbrush import TextToImage
 from flowbrush.cli import main
-from flowbrush.experiment import load_config
+from flowbrush.experiment import ExperimentConfig, load_config
 from flowbrush.flow.diffusion import DiffusionConfig
 from flowbrush.hub import quiet
 from flowbrush.interchange.published import Choices
@@ -94,6 +94,23 @@ def from_elsewhere(models: Path, kind: str, scheduler: dict[str, Any], place: Pa
     return folder
 
 
+def assert_times_of_the_script(config: ExperimentConfig, folder: Path, family: str) -> None:
+    """train_dreambooth_{sd3,flux}.py: logit-normal and uniform places in the scheduler's list."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers.training_utils import compute_density_for_timestep_sampling
+
+    n, scheme = 100_000, {"sd3": "logit_normal", "flux": "none"}[family]
+    drawn = torch.Generator().manual_seed(0)
+    u = compute_density_for_timestep_sampling(scheme, n, 0.0, 1.0, generator=drawn)
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+    sigmas = scheduler.sigmas[(u * scheduler.config.num_train_timesteps).long()]
+    ours = config.flow.times.draw(0, range(n), n, positions=16 * 16)
+    assert ks(ours.double(), 1 - sigmas) < 0.01
+    train = config.train
+    assert (train.lr, train.betas, train.weight_decay) == (1e-4, (0.9, 0.999), 1e-4)
+    assert (train.clip, train.caption_dropout, train.ema_warmup) == (1.0, 0.0, False)
+
+
 EULER = "FlowMatchEulerDiscreteScheduler"
 DYNAMIC = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
 
@@ -114,6 +131,7 @@ def test_we_paint_what_diffusers_paints_from_a_published_folder_by_default(
     folder = from_elsewhere(models, kind, {"_class_name": EULER, **scheduler}, tmp_path)
     family = kind.split("-")[0]
     import_run(family, folder, tmp_path / "new", Choices(size=32))
+    assert_times_of_the_script(load_config(tmp_path / "new"), folder, family)
     shutil.copy(tmp_path / "new" / "config.json", tmp_path / "config.json")
     fp32 = (
         (tmp_path / "config.json").read_text().replace('"precision": "auto"', '"precision": "fp32"')
@@ -145,6 +163,9 @@ def test_a_pixart_of_a_discrete_diffusion_says_its_noise(models: Path, tmp_path:
     import_run("pixart", folder, tmp_path / "new")
     config = load_config(tmp_path / "new")
     assert config.flow.diffusion == DiffusionConfig()
+    assert config.flow.times.distribution == "diffusion"
+    train = config.train  # as PixArt-alpha's configs
+    assert (train.lr, train.eps, train.weight_decay, train.clip) == (2e-5, 1e-10, 0.03, 0.01)
     with quiet():
         theirs = diffusers.PixArtTransformer2DModel.from_pretrained(folder / "transformer")
     painter = TextToImage.load(tmp_path / "new", device="cpu", frozen=False)

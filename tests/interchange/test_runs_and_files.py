@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -195,7 +196,8 @@ def test_a_run_of_weights_that_are_not_finite_is_neither_sampled_nor_started_fro
     network = TextToImage.load(run).denoiser.backbone
     states["ema_0.9999"]["output.bias"][1] = float("nan")
     checkpoint.save(run / "checkpoints", 0, states, keep=1)
-    for load in (lambda: TextToImage.load(run), lambda: start_from(run, network)):
+    start = partial(start_from, run, load_config(run), network)
+    for load in (partial(TextToImage.load, run), start):
         with pytest.raises(UserError, match=r"ema_0\.9999: output\.bias holds NaN or infinity"):
             load()
     assert TextToImage.load(run, "model").weights == "model"
