@@ -50,6 +50,7 @@ class TrainConfig:
     ema_warmup: bool | None = None  # young averages follow closely; None = if they begin at random
     power_ema: tuple[float, ...] = ()  # relative lengths of more; of two come all others, later
     precision: Precision = "auto"
+    deterministic: bool = False  # torch's deterministic algorithms: the same bits on a GPU as well
     compile: bool = False  # torch.compile of each block
     recompute: bool = False  # blocks are computed again in backward, for less memory
     sharding: Sharding = "none"  # of weights, moments, averages: over all processes, or a machine's

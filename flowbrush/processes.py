@@ -244,6 +244,33 @@ def choose_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def use_deterministic_algorithms() -> None:
+    """From now on this process computes the same bits from the same numbers, also on a GPU.
+
+    Before it has multiplied anything there: cuBLAS reads its setting once.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+
+
+@contextlib.contextmanager
+def deterministic_errors() -> Iterator[None]:
+    """Raises UserError for what has no deterministic algorithm, and is not to do without one."""
+    try:
+        yield
+    except RuntimeError as error:
+        what, _, rest = str(error).partition(" does not have a deterministic implementation")
+        if not rest:
+            raise
+        raise UserError(
+            f"train.deterministic: {what} has no deterministic algorithm on this device; leave "
+            "the option out, or train on the CPU"
+        ) from error
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has computed what it was given, to look at the clock."""
     if device.type != "cpu":

@@ -22,7 +22,13 @@ from flowbrush.data.provenance import commonest, provenance
 from flowbrush.data.split import split
 from flowbrush.errors import UserError
 from flowbrush.experiment import CHECKPOINT_FOLDER
-from flowbrush.processes import Processes, autocast, choose_dtype
+from flowbrush.processes import (
+    Processes,
+    autocast,
+    choose_dtype,
+    deterministic_errors,
+    use_deterministic_algorithms,
+)
 from flowbrush.randomness import derive, normal
 from flowbrush.spaces.pixel import PixelSpace
 from flowbrush.train.autoencoder_folder import (
@@ -53,6 +59,8 @@ def train_autoencoder(
     Raises UserError for what the user can mend.
     """
     # Build the parts.
+    if config.train.deterministic:
+        use_deterministic_algorithms()
     if processes.is_main:
         check_loggers(config.watch)
     whole = config.source.build(config.size)
@@ -93,6 +101,7 @@ def train_autoencoder(
         shown = shown_pictures(held_out, source)
         ahead = batches(source, config.batch, settings.seed, seen, processes.rank, processes.world)
         with (
+            deterministic_errors(),
             Interruption() as stop,
             closing(ahead) as loader,
             Journal(run, config, seen, silent=not main, device=device) as journal,

@@ -20,6 +20,7 @@ RESUMING = (
     "train.lr",
     "train.clip",
     "train.precision",
+    "train.deterministic",
     "train.accumulate",
     "train.recompute",
     "train.sharding",

@@ -24,7 +24,13 @@ from flowbrush.experiment import (
 )
 from flowbrush.flow.loss import flow_loss
 from flowbrush.plan.flops import work_of
-from flowbrush.processes import Processes, autocast, choose_dtype
+from flowbrush.processes import (
+    Processes,
+    autocast,
+    choose_dtype,
+    deterministic_errors,
+    use_deterministic_algorithms,
+)
 from flowbrush.randomness import derive, normal, uniform
 from flowbrush.text.null import record_null
 from flowbrush.text_to_image import OTHERS, TextToImage
@@ -53,6 +59,8 @@ def train(
     Raises UserError for what the user can mend.
     """
     # Build the parts.
+    if config.train.deterministic:
+        use_deterministic_algorithms()
     if processes.is_main:
         check_loggers(config.watch)
     whole = config.source.build(config.each_stage[0].size)
@@ -113,6 +121,7 @@ def train(
         steady = main and not config.stages  # else the work of a picture changes on the way
         work = work_of(config.backbone, shapes, device, dtype, processes.world) if steady else None
         with (
+            deterministic_errors(),
             Interruption() as stop,
             Journal(run, config, seen, silent=not main, work=work, device=device) as journal,
             closing(staged_batches(config, stages, seen, processes, journal.say)) as loader,

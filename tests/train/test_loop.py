@@ -208,6 +208,27 @@ def test_too_many_broken_pictures_stop_a_run_that_saves_first_and_goes_on_furthe
     assert 0 < learned[0] < learned[1]
 
 
+def test_what_has_no_deterministic_algorithm_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = loop.flow_loss
+
+    def in_any_order(*args: object) -> torch.Tensor:
+        losses = sound(*args)
+        losses.detach().clone().put_(torch.tensor([0]), torch.ones(1), accumulate=False)
+        return losses
+
+    monkeypatch.setattr(loop, "flow_loss", in_any_order)
+    config = until(tiny(), 8)
+    assert train(config, tmp_path / "any", CPU) == 0
+    try:
+        with pytest.raises(UserError, match=r"train\.deterministic: put_ .* leave the option out"):
+            settings = replace(config.train, deterministic=True)
+            train(replace(config, train=settings), tmp_path / "one", CPU)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     train(tiny(), tmp_path, CPU)
     before = learned(tmp_path)
