@@ -128,7 +128,7 @@ grid(torch.cat([paint(2, scale=0), paint(2, scale=1)]), columns=20)
 # A scale of $s = 0$ ignores the class, $s = 1$ is the network as trained, and above 1 the class
 # counts more than it does in the data. In the package `Guided` wraps a velocity field and is one
 # itself, so no solver knows about it ([flow/guidance.py](../flowbrush/flow/guidance.py)).
-# `interval` comes below; `channels` is `None` here.
+# `interval`, in which `guided_at` looks up the time, comes below; `channels` is `None` here.
 
 # %%
 print(inspect.getsource(Guided.__call__))

@@ -110,7 +110,7 @@ def dopri5(slope: Slope, x: Tensor, t: float, end: float, rtol: float, atol: flo
             slopes.append(slope(now + c * dt, after))
         allowed = atol + rtol * torch.maximum(x.abs(), after.abs())
         error = h * _weighted(slopes, _E) / allowed
-        error = error.flatten(1).square().mean(dim=1).sqrt().double().cpu().nan_to_num(math.inf)
+        error = error.flatten(1).square().mean(dim=1).sqrt().cpu().double().nan_to_num(math.inf)
         taken = going & (error <= 1)
         if (stuck := going & ~taken & (dt < 1e-7)).any():
             raise UserError(
