@@ -70,14 +70,18 @@ class DiffusionConfig:
         return [*(self.time(step) for step in visited), 1.0]
 
     def seen(self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"]) -> Seen:
-        """`x_t` and `t` as the network knows them; steps between two are interpolated."""
+        """`x_t` and `t` as the network knows them."""
+        size = torch.hypot(t, 1 - t).to(x_t).view(-1, 1, 1, 1)
+        return Seen(x_t / size, self.seen_time(t))
+
+    def seen_time(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """`t` as the network knows it; steps between two are interpolated."""
         wanted = torch.special.logit(t.double()).cpu()
         falling = _log_ratios(self)  # over the steps
         after = torch.searchsorted(-falling, -wanted).clamp(1, self.steps - 1)
         left, right = falling[after - 1], falling[after]
         step = (after - 1 + (left - wanted) / (left - right)).clamp(0, self.steps - 1)
-        size = torch.hypot(t, 1 - t).to(x_t).view(-1, 1, 1, 1)
-        return Seen(x_t / size, (1 - step / self.steps).to(t))
+        return (1 - step / self.steps).to(t)
 
 
 @lru_cache(maxsize=8)

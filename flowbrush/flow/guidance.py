@@ -37,7 +37,8 @@ class Guided:
 
     null: the condition of no caption, a batch of one.
     interval, open_low: when guidance acts; see `guided_at`.
-    channels: only so many first ones are guided; None = all.
+    channels: only so many first ones are guided; None = as many as x_t has. A learned variance,
+    which comes after them, is that of the condition.
 
     Keep `t` on the CPU: a look at it then costs no synchronization. Give it in float64, or the
     ends of the interval are as coarse as its dtype.
@@ -53,7 +54,9 @@ class Guided:
     def __post_init__(self) -> None:
         self._joined: tuple[Condition, Condition] | None = None
 
-    def __call__(self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition) -> Pictures:
+    def __call__(
+        self, x_t: Pictures, t: Float[Tensor, " b"], condition: Condition
+    ) -> Float[Tensor, "b out h w"]:
         acts = guided_at(t, self.interval, self.open_low)
         if self.scale == 1 or not acts.any():
             return self.field(x_t, t, condition)
@@ -62,9 +65,10 @@ class Guided:
         guided = unguided + self.scale * (given - unguided)
         if not acts.all():
             guided = torch.where(acts.to(x_t.device).view(-1, 1, 1, 1), guided, given)
-        if self.channels is None:
+        first = x_t.shape[1] if self.channels is None else self.channels
+        if first == given.shape[1]:
             return guided
-        return torch.cat([guided[:, : self.channels], given[:, self.channels :]], dim=1)
+        return torch.cat([guided[:, :first], given[:, first:]], dim=1)
 
     def _followed_by_null(self, condition: Condition, b: int) -> Condition:
         """The same object at every step of a solver, so that work on it can be done once."""
