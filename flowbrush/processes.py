@@ -21,7 +21,8 @@ from flowbrush.errors import FirstError, LostProcess, UserError
 
 Precision = Literal["auto", "fp32", "bf16"]
 Thing = TypeVar("Thing")
-# For one another. A process that has ended is noticed at once: its connections are closed.
+# For one another, where no other is given. One that has ended is noticed at once: its connections
+# are closed.
 PATIENCE = timedelta(days=1)
 
 
@@ -94,9 +95,10 @@ def together() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def joined_processes(device: str = "auto") -> Iterator[Processes]:
+def joined_processes(device: str = "auto", patience: timedelta = PATIENCE) -> Iterator[Processes]:
     """This process among those that torchrun started; alone without it.
 
+    patience: how long they wait for one that lives and does not answer; then that is an error.
     An error ends all of them. The process that met it first raises it, a UserError as FirstError;
     the others exit without a word. Raises UserError as `own_device` does.
     """
@@ -111,7 +113,7 @@ def joined_processes(device: str = "auto") -> Iterator[Processes]:
     try:
         with together():
             distributed.init_process_group(
-                backend, store=store, rank=rank, world_size=world, timeout=PATIENCE
+                backend, store=store, rank=rank, world_size=world, timeout=patience
             )
         own = own_device(device)
         if own.type == "cuda":
@@ -120,14 +122,34 @@ def joined_processes(device: str = "auto") -> Iterator[Processes]:
     except Exception as error:
         # torchrun ends all when one has ended: first what there is to say is said.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if lost := isinstance(error, LostProcess):
+            with contextlib.suppress(RuntimeError):  # the store has ended as well
+                store.set(f"{rank} waited", "")
         if not _is_first_error(store):
             raise SystemExit(2) from None
+        if lost and "imed out" in str(error):
+            raise FirstError(_who_hangs(store, rank, world, patience)) from error
         if isinstance(error, UserError):
             raise FirstError(str(error)) from error
         raise
     finally:  # after the claim to be first: the others notice it, and raise
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def _who_hangs(store: distributed.Store, rank: int, world: int, patience: timedelta) -> str:
+    """A line that names the processes for which all others have waited in vain."""
+    time.sleep(2)  # until the others have said that they waited as well
+    others = [one for one in range(world) if one != rank]
+    silent = list[int]()
+    with contextlib.suppress(RuntimeError):
+        silent = [one for one in others if not store.check([f"{one} waited"])]
+    names = ", ".join(map(str, silent)) or "unknown"
+    return (
+        f"process of rank {names}: no answer for {patience.total_seconds() / 60:g} minutes; where "
+        "it does not hang but measures for longer, raise --peer-timeout. Start again, and the run "
+        "goes on from what was saved"
+    )
 
 
 def leave(status: int) -> NoReturn:

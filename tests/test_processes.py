@@ -4,17 +4,19 @@ import multiprocessing
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import torch
 from torch import distributed
 
-from flowbrush.errors import UserError
+from flowbrush.errors import FirstError, UserError
 from flowbrush.processes import (
     Processes,
     _of_this_start,
@@ -22,6 +24,7 @@ from flowbrush.processes import (
     choose_device,
     choose_dtype,
     end_with_parent,
+    joined_processes,
     own_device,
 )
 
@@ -143,3 +146,32 @@ def test_a_child_ends_with_its_parent_however_that_ends() -> None:
     assert select.select([read], [], [], 30)[0], "the child lives"
     assert os.read(read, 4) == b""
     os.close(read)
+
+
+def test_a_process_that_hangs_is_named_by_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    fork = multiprocessing.get_context("fork")
+    told = fork.SimpleQueue()
+
+    def start(rank: int) -> None:
+        os.environ["RANK"] = str(rank)
+        try:
+            with joined_processes("cpu", timedelta(seconds=2)) as processes:
+                if rank == 1:
+                    time.sleep(600)
+                processes.wait()
+        except FirstError as error:
+            told.put(str(error))
+            os._exit(2)
+
+    started = [fork.Process(target=start, args=(rank,)) for rank in range(2)]
+    for process in started:
+        process.start()
+    started[0].join(60)
+    started[1].kill()
+    assert started[0].exitcode == 2
+    assert told.get().startswith("process of rank 1: no answer for 0.0333333 minutes")

@@ -1,6 +1,7 @@
 """`flowbrush train`."""
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,13 @@ class TrainOptions:
     """folder that `flowbrush prepare` has filled, to train from instead of the recipe's source"""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps"""
+    peer_timeout: float = 120
+    """minutes for which processes wait for one that hangs; longer than the longest preview or
+    evaluation, for which they wait as well"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.peer_timeout <= 10_000:
+            raise UserError(f"--peer-timeout {self.peer_timeout:g}: give 0.1 to 10000 minutes")
 
 
 def train(arguments: list[str]) -> int:
@@ -58,7 +66,8 @@ def train(arguments: list[str]) -> int:
     config, prepared = chosen.config, chosen.options.prepared
     if prepared and isinstance(config, AutoencoderExperiment):
         raise UserError("--prepared: an autoencoder learns from pictures; leave it out")
-    with joined_processes(chosen.options.device) as processes:
+    patience = timedelta(minutes=chosen.options.peer_timeout)
+    with joined_processes(chosen.options.device, patience) as processes:
         if prepared and isinstance(config, ExperimentConfig):
             config = replace(config, source=PreparedConfig(path=prepared))
         if going_on and run.resolve() != Path(target).resolve():
