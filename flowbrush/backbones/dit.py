@@ -4,6 +4,7 @@ adaLN-Zero, fixed positions, class label or pooled text.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from flowbrush.backbones.layers.attention import RMSNorm, SelfAttention
 from flowbrush.backbones.layers.embeddings import TimeEmbedding, patchify, sincos_2d, unpatchify
 from flowbrush.backbones.layers.feedforward import GELUFeedForward
-from flowbrush.backbones.layers.initialisation import xavier_linears, zero
+from flowbrush.backbones.layers.initialisation import xavier_in_flax, xavier_linears, zero
 from flowbrush.backbones.layers.linear import Linear
 from flowbrush.backbones.layers.modulation import Modulation, modulate
 from flowbrush.condition import Condition
@@ -32,6 +33,7 @@ class DiTConfig:
     time_scale: float = 1.0  # the embedding sees time_scale * t: 1 for SiT, 10,000 for jax-flow
     pooled_text: bool = False  # a text's one vector instead of a label, as in jax-flow
     double_output: bool = False  # as published: twice the channels, the second half after it
+    init: Literal["dit", "jax_flow"] = "dit"  # the first weights: as DiT's, or as jax-flow's
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 4:
@@ -83,6 +85,8 @@ class DiT(nn.Module):
         self.output = Linear(width, channels * patch**2)
         self.pooled = None if given.pooled_width is None else Linear(given.pooled_width, width)
         xavier_linears(self)
+        if config.init == "jax_flow":
+            xavier_in_flax(self.patches, patch, (block.attention.qkv for block in blocks))
         self.time = TimeEmbedding(width, config.time_scale)
         self.label = None if given.labels is None else nn.Embedding(given.labels + 1, width)
         if self.label is not None:

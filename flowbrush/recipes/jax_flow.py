@@ -6,6 +6,8 @@ H200's 790 TFLOP/s; the autoencoder adds 0.27 TFLOP a picture. There all is fp32
 0.99 where noise and data are mixed; here neither.
 """
 
+from dataclasses import replace
+
 from flowbrush.backbones import BackboneConfig, DiTConfig, FluxConfig, PixArtConfig
 from flowbrush.data import FolderConfig
 from flowbrush.data.batches import BatchConfig
@@ -18,11 +20,12 @@ from flowbrush.text import CLIPConfig, FluxTextConfig, LabelsConfig, T5Config, T
 
 STEPS, BATCH, SCALE = 1_000_000, 256, 10_000.0
 
-DEBUG = DiTConfig(depth=2, width=64, heads=2, patch=8, mlp_ratio=1.0, time_scale=SCALE)
-BIG = DiTConfig(depth=12, width=768, heads=12, patch=2, time_scale=SCALE)
-SEMILARGE = DiTConfig(depth=22, width=1024, heads=16, patch=2, time_scale=SCALE)
-LARGE = DiTConfig(depth=24, width=1024, heads=16, patch=2, time_scale=SCALE)
-XLARGE = DiTConfig(depth=28, width=1152, heads=16, patch=2, time_scale=SCALE)
+DIT = DiTConfig(time_scale=SCALE, init="jax_flow")
+DEBUG = replace(DIT, depth=2, width=64, heads=2, patch=8, mlp_ratio=1.0)
+BIG = replace(DIT, depth=12, width=768, heads=12, patch=2)
+SEMILARGE = replace(DIT, depth=22, width=1024, heads=16, patch=2)
+LARGE = replace(DIT, depth=24, width=1024, heads=16, patch=2)
+XLARGE = replace(DIT, depth=28, width=1152, heads=16, patch=2)
 
 
 def jax_flow_debug() -> ExperimentConfig:

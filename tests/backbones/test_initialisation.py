@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from flowbrush.backbones import (
     PixArtConfig,
 )
 from flowbrush.condition import Condition
+from flowbrush.recipes import RECIPES, recipe
 from flowbrush.shapes import ConditionShapes, Shapes
 
 T = torch.tensor([0.2, 0.7])
@@ -151,3 +152,32 @@ def test_the_tables_of_a_pixart_start_with_the_standard_deviation_of_a_unit_vect
     network = FAMILIES["pixart"].build()
     tables = torch.cat([network.table, *(block.table for block in network.blocks)])
     assert_close(std(tables), 96**-0.5, rtol=0.1, atol=0)
+
+
+def test_a_dit_of_jax_flow_begins_with_its_convolution_and_its_three_layers() -> None:
+    """Xavier: std sqrt(2 / (fan in + fan out)), of q, k, v each; of the patches with positions."""
+    width, channels, patch = 96, 4, 2
+    torch.manual_seed(0)
+    shapes = Shapes(channels=channels, height=8, width=8, condition=LABELS)
+    config = DiTConfig(depth=2, width=width, heads=2, patch=patch, init="jax_flow")
+    network = config.build(shapes)
+    patches = math.sqrt(2 / (channels * patch**2 + width * patch**2))
+    assert float(network.patches.weight.detach().std()) == pytest.approx(patches, rel=0.05)
+    assert patches == pytest.approx(0.0707, abs=1e-4)
+    for block in network.blocks:
+        for part in block.attention.qkv.weight.detach().chunk(3):
+            assert float(part.std()) == pytest.approx(1 / math.sqrt(width), rel=0.03)
+        assert float(block.attention.proj.weight.detach().std()) == pytest.approx(
+            1 / math.sqrt(width), rel=0.03
+        )
+    torch.manual_seed(0)
+    usual = replace(config, init="dit").build(shapes)
+    assert float(usual.patches.weight.detach().std()) == pytest.approx(0.134, abs=0.005)
+    joined = usual.blocks[0].attention.qkv.weight.detach()
+    assert float(joined.std()) == pytest.approx(0.072, abs=0.002)
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("jax-flow-")])
+def test_the_recipes_of_jax_flow_begin_as_its_networks_do(name: str) -> None:
+    backbone = recipe(name).backbone
+    assert not isinstance(backbone, DiTConfig) or backbone.init == "jax_flow"

@@ -1,5 +1,9 @@
 """How linear layers start."""
 
+import math
+from collections.abc import Iterable
+
+import torch
 from torch import nn
 
 
@@ -10,6 +14,21 @@ def xavier_linears(network: nn.Module) -> None:
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def xavier_in_flax(patches: nn.Linear, patch: int, joined: Iterable[nn.Linear]) -> None:
+    """Xavier-uniform weights as Flax draws them where a network has other layers than here.
+
+    patches: a convolution there, whose positions count in its fan-out. joined: queries, keys and
+    values in one layer, which are three there.
+    """
+    outputs, inputs = patches.weight.shape
+    limit = math.sqrt(6 / (inputs + outputs * patch**2))
+    nn.init.uniform_(patches.weight, -limit, limit)
+    for layer in joined:
+        for part in layer.weight.chunk(3):
+            nn.init.xavier_uniform_(part)
 
 
 def zero(*layers: nn.Linear | nn.Conv2d) -> None:
