@@ -22,7 +22,7 @@ class TrainOptions:
     """folder that `flowbrush prepare` has filled, to train from instead of the recipe's source"""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps"""
-    peer_timeout: float = 120
+    peer_timeout: float = 120.0
     """minutes for which processes wait for one that hangs; longer than the longest preview or
     evaluation, for which they wait as well"""
 
