@@ -254,12 +254,15 @@ def choose_device(wanted: str = "auto") -> torch.device:
 
 
 def choose_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of computing; `auto` = bf16 where it pays: CUDA, a CPU with AMX or AVX512-BF16."""
+    """The dtype of computing; `auto` = bf16 where the device has instructions for it.
+
+    CUDA from compute capability 8.0 on, a CPU with AMX or AVX512-BF16.
+    """
     if wanted == "fp32":
         return torch.float32
     if wanted == "bf16":
         return torch.bfloat16
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():  # so has every CPU with AMX
         return torch.bfloat16

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flowbrush import averages, checkpoint
 from flowbrush.backbones.layers.ahead import computed_ahead
+from flowbrush.compute import dtype_of
 from flowbrush.data.buckets import Shape, said
 from flowbrush.errors import UserError
 from flowbrush.experiment import (
@@ -40,24 +41,25 @@ class TextToImage:
         encoder: TextEncoder,
         space: Space,
         device: torch.device,
+        dtype: torch.dtype | None = None,
         frozen: bool = False,
         weights: str = "model",
         seen: int = 0,
     ) -> None:
-        """frozen: the weights stay as they are from now on, so painting may rely on it.
+        """dtype: to compute in; None = the one that the config's precision chooses.
+        frozen: the weights stay as they are from now on, so painting may rely on it.
 
         They are cast once, and what the steps share is computed once.
         weights, seen: which they are, after how many pictures; for what is said of them.
         """
         self.config, self.encoder, self.space, self.device = config, encoder, space, device
         self.denoiser, self.frozen, self.weights, self.seen = denoiser, frozen, weights, seen
-        precision = config.train.precision
-        if precision == "auto" and config.flow.diffusion is not None:
+        if config.train.precision == "auto" and config.flow.diffusion is not None:
             # What bf16 rounds off the noise, a solver turns into more of the image than it does
             # of a velocity: 0.01 to 0.02 standard deviations, at most 0.1 to 0.6.
-            precision = "fp32"
-        self.dtype = choose_dtype(precision, device)
-        self._lock = threading.RLock()  # of the network, which painting changes for a while
+            dtype = torch.float32
+        self.dtype = dtype or choose_dtype(config.train.precision, device)
+        self._lock = threading.RLock()  # of the network, which sampling changes for a while
         if frozen:
             denoiser.to(self.dtype)
 
@@ -95,7 +97,8 @@ class TextToImage:
         checkpoint.check_fits(state, denoiser.backbone, f"{run}: {OTHERS}")
         checkpoint.check_finite(state, f"{found}: {weights}")
         denoiser.backbone.load_state_dict(state)
-        return cls(config, denoiser, encoder, space, chosen, frozen, weights, int(found.name))
+        dtype, seen = dtype_of(Path(run), config.train.precision, chosen), int(found.name)
+        return cls(config, denoiser, encoder, space, chosen, dtype, frozen, weights, seen)
 
     @torch.inference_mode()
     def generate(

@@ -10,9 +10,9 @@ import pytest
 HOUSE = Path(__file__).parents[1] / "flowbrush"
 
 FLOORS = [
-    {"errors", "whole_files"},  # 0: what every floor may raise and write
+    {"errors", "whole_files", "cpu"},  # 0: what every floor may raise, write or ask
     {"condition", "shapes", "randomness", "processes", "config_io", "hub", "sharding", "blocks"},
-    {"flow", "backbones", "spaces", "text", "data", "checkpoint", "contact_sheet", "perceptual"},
+    {"flow", "backbones", "spaces", "text", "data", "checkpoint", "compute"} | {"contact_sheet", "perceptual"},
     {"experiment"},
     {"autoencoding", "averages"},
     {"text_to_image", "recipes", "interchange"},

@@ -85,7 +85,7 @@ def test_auto_takes_bf16_on_a_cpu_that_computes_with_it(monkeypatch, able, dtype
 
 @pytest.mark.parametrize(("able", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_takes_bf16_on_a_gpu_that_computes_with_it(monkeypatch, able, dtype):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: able)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able)
     assert choose_dtype("auto", CUDA) == dtype
 
 

@@ -15,6 +15,7 @@ from flowbrush.cli.recipes import recipes
 from flowbrush.cli.sample import sample
 from flowbrush.cli.train import train
 from flowbrush.cli.weights import export, import_weights
+from flowbrush.cpu import set_wait_policy
 from flowbrush.errors import FirstError, UserError, check_unicode, nearest
 
 VERBS = {
@@ -29,6 +30,8 @@ VERBS = {
     "import": import_weights,
     "export": export,
 }
+
+COMPUTING = {"train", "prepare", "sample", "evaluate"}
 
 HELP = """\
 flowbrush: train text-to-image models from scratch, and paint with them.
@@ -65,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_unicode(word, f"argument '{word}'")
         if verb not in VERBS:
             raise UserError(f"'{verb}' is not a verb ({', '.join(VERBS)}){nearest(verb, VERBS)}")
+        if verb in COMPUTING:
+            set_wait_policy()  # before anything imports torch
         return VERBS[verb](rest)
     except UserError as error:
         # Of torchrun's processes one is enough to say what all of them met before they joined.

@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from flowbrush.backbones.layers.linear import Linear
 from flowbrush.blocks import recompute_blocks
 from flowbrush.experiment import ExperimentConfig, build_denoiser
+from flowbrush.flow.denoiser import Denoiser
 from flowbrush.flow.loss import flow_loss
+from flowbrush.flow.path import Prediction
 from flowbrush.plan.flops import condition_of
 from flowbrush.processes import autocast, synchronize
 from flowbrush.shapes import Shapes
@@ -54,16 +55,23 @@ def step_seconds(
     denoiser = build_denoiser(config, shapes, device)
     if config.train.recompute:
         recompute_blocks(denoiser)
-    size = (b, shapes.channels, shapes.height, shapes.width)
-    data, noise = torch.randn(2, *size, device=device).unbind()
-    t, given = torch.full((b,), 0.5, device=device), condition_of(shapes.condition, b, device)
+    step = trial_step(denoiser, shapes, config.flow.loss_space, device)
+    return statistics.median(seconds(lambda: step(dtype, b), device))
 
-    def step() -> Tensor:
-        denoiser.zero_grad()
+
+def trial_step(
+    denoiser: Denoiser, shapes: Shapes, loss_space: Prediction, device: torch.device
+) -> Callable[[torch.dtype, int], None]:
+    """(dtype, b) -> None: forward and backward of `b` random images; the gradients are gone."""
+
+    def step(dtype: torch.dtype, b: int) -> None:
+        size = (b, shapes.channels, shapes.height, shapes.width)
+        data, noise = torch.randn(2, *size, device=device).unbind()
+        t = torch.full((b,), 0.5, device=device)
+        condition = condition_of(shapes.condition, b, device)
         with autocast(dtype, device):
-            losses = flow_loss(denoiser, data, noise, t, given, config.flow.loss_space)
-        loss = losses.float().mean()
-        loss.backward()
-        return loss
+            losses = flow_loss(denoiser, data, noise, t, condition, loss_space)
+        losses.float().mean().backward()
+        denoiser.zero_grad()
 
-    return statistics.median(seconds(step, device))
+    return step

@@ -8,6 +8,8 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from flowbrush import checkpoint
 from flowbrush.autoencoding import (
@@ -16,6 +18,7 @@ from flowbrush.autoencoding import (
     autoencoder_loss,
     build_autoencoder,
 )
+from flowbrush.compute import choose_compute, record_compute
 from flowbrush.config_io import to_json
 from flowbrush.data.batches import batches
 from flowbrush.data.provenance import commonest, provenance
@@ -25,7 +28,6 @@ from flowbrush.experiment import CHECKPOINT_FOLDER
 from flowbrush.processes import (
     Processes,
     autocast,
-    choose_dtype,
     deterministic_errors,
     use_deterministic_algorithms,
 )
@@ -69,22 +71,43 @@ def train_autoencoder(
         raise UserError(f"held_out: {config.held_out} leaves no picture to train on; lower it")
     settings, b, device, pixels = config.train, config.batch.size, processes.device, PixelSpace()
     side, written = config.size // config.autoencoder.factor, run / AUTOENCODER_FOLDER
+    folder = run / CHECKPOINT_FOLDER
     network, distance = build_autoencoder(config, device), config.loss.build_distance(device)
     begins_averaged = False  # with averaged weights
     if settings.start and not checkpoint.exists(run / CHECKPOINT_FOLDER):
         begins_averaged = start_from(Path(settings.start), config, network)
     steps = Steps(network, settings, device)
     averaged = steps.first_average  # what is written and shown
-    dtype = choose_dtype(settings.precision, device)
+
+    def losses_of(
+        images: Float[Tensor, "b 3 H W"], noise: Float[Tensor, "b c h w"], dtype: torch.dtype
+    ) -> Float[Tensor, " b"]:
+        with autocast(dtype, device):
+            posterior = network.encode(images, return_dict=False)[0]
+            drawn = posterior.mean + posterior.std * noise
+            decoded = network.decode(drawn, return_dict=False)[0].float()
+        mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+        return autoencoder_loss(config.loss, images, decoded, mean, log_variance, distance)
+
+    def trial(dtype: torch.dtype, images: int) -> None:
+        noise = torch.randn(images, config.autoencoder.channels, side, side, device=device)
+        pixels = torch.rand(images, 3, config.size, config.size, device=device)
+        losses_of(pixels, noise, dtype).mean().backward()
+        network.zero_grad()
+
+    micro, resumes = b // settings.accumulate // processes.world, checkpoint.exists(folder)
+    compute = choose_compute(run, settings.precision, processes, resumes, trial, micro)
+    dtype = compute.dtype
     if settings.compile:
         compile_blocks(network, dtype, device)
     gradients, main = MeanGradients(network, processes), processes.is_main
 
     with opened(run, config, changeable, source.attribution) if main else nullcontext():
         # Go on from the newest whole checkpoint.
-        seen, folder, found = 0, run / CHECKPOINT_FOLDER, None
-        if main and checkpoint.exists(folder):
-            found = checkpoint.newest(folder, print)
+        seen, found = 0, None
+        if main:
+            record_compute(run, compute)
+            found = checkpoint.newest(folder, print) if checkpoint.exists(folder) else None
         if found := processes.gathered(found)[0]:
             progress = checkpoint.load(found, "progress")
             seen, begins_averaged = progress["pictures"], progress.get("begins_averaged", False)
@@ -118,14 +141,7 @@ def train_autoencoder(
                 total = torch.zeros((), device=device)
                 parts = torch.arange(len(pictures), device=device).chunk(settings.accumulate)
                 for i, part in enumerate(parts, start=1):
-                    with autocast(dtype, device):
-                        posterior = network.encode(pictures[part], return_dict=False)[0]
-                        drawn = posterior.mean + posterior.std * noise[part]
-                        decoded = network.decode(drawn, return_dict=False)[0]
-                    mean, log_variance = posterior.mean.float(), posterior.logvar.float()
-                    pair = pictures[part], decoded.float()
-                    losses = autoencoder_loss(config.loss, *pair, mean, log_variance, distance)
-                    loss = losses.sum() / len(pictures)
+                    loss = losses_of(pictures[part], noise[part], dtype).sum() / len(pictures)
                     with gradients.shared(last=i == len(parts)):
                         loss.backward()
                     total += loss.detach()

@@ -8,6 +8,7 @@ import torch
 from flowbrush import checkpoint
 from flowbrush.averages import AVERAGES_FOLDER
 from flowbrush.blocks import recompute_blocks
+from flowbrush.compute import choose_compute, record_compute
 from flowbrush.condition import joined
 from flowbrush.config_io import to_json
 from flowbrush.data.provenance import commonest, provenance
@@ -24,10 +25,10 @@ from flowbrush.experiment import (
 )
 from flowbrush.flow.loss import flow_loss
 from flowbrush.plan.flops import work_of
+from flowbrush.plan.here import trial_step
 from flowbrush.processes import (
     Processes,
     autocast,
-    choose_dtype,
     deterministic_errors,
     use_deterministic_algorithms,
 )
@@ -75,17 +76,23 @@ def train(
     null = encoder.null.to(device)
     shapes = build_shapes(config, space, encoder)
     denoiser = build_denoiser(config, shapes, device)
-    network, dtype = denoiser.backbone, choose_dtype(settings.precision, device)
+    network, resumes = denoiser.backbone, checkpoint.exists(run / CHECKPOINT_FOLDER)
     begins_averaged = False  # with averaged weights
-    if settings.start and not checkpoint.exists(run / CHECKPOINT_FOLDER):
+    if settings.start and not resumes:
         begins_averaged = start_from(Path(settings.start), config, network)
+    trial = trial_step(denoiser, shapes, config.flow.loss_space, device)
+    micro = b // settings.accumulate // processes.world
+    compute = choose_compute(run, settings.precision, processes, resumes, trial, micro)
+    dtype = compute.dtype
     if settings.recompute:
         recompute_blocks(network)
     if settings.compile:
         compile_blocks(network, dtype, device)
     gradients = share(network, processes, settings.sharding)
     steps = Steps(network, settings, device)
-    painters = [TextToImage(stage.config, denoiser, encoder, space, device) for stage in stages]
+    painters = [
+        TextToImage(stage.config, denoiser, encoder, space, device, dtype) for stage in stages
+    ]
     prompts = preview_prompts(config.watch.prompts, source)
     encoder(prompts)  # refuses now what it would refuse at the first preview
     main, paints = processes.is_main, processes.is_main or settings.sharding != "none"
@@ -97,6 +104,7 @@ def train(
         seen, folder, found = 0, run / CHECKPOINT_FOLDER, None
         if main:
             record_null(run, encoder.null)
+            record_compute(run, compute)
             found = checkpoint.newest(folder, print) if checkpoint.exists(folder) else None
         if found := processes.gathered(found)[0]:
             progress = checkpoint.load(found, "progress")

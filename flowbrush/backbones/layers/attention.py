@@ -12,6 +12,10 @@ from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from flowbrush.backbones.layers.linear import Linear
 
+# The most keys with which a CPU's attention in bf16 is computed in fp32. That is faster: the
+# backward pass of torch 2.13 takes up to ten times as long in bf16. Tiles (AMX) win at more keys.
+FP32_KEYS = 512 if torch.cpu._is_amx_tile_supported() else 2**31
+
 
 class RMSNorm(nn.RMSNorm):
     """Root-mean-square norm with eps 1e-6, computed in fp32 also under autocast."""
@@ -136,7 +140,12 @@ def attend(
     mask: Bool[Tensor, "b 1 1 m"] | None = None,
 ) -> Float[Tensor, "b n d"]:
     """What each query finds, heads side by side. mask: True where a token may be attended to."""
-    out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    if v.device.type == "cpu" and v.dtype == torch.bfloat16 and k.shape[2] <= FP32_KEYS:
+        with torch.autocast("cpu", enabled=False):
+            out = scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
+        out = out.to(v.dtype)
+    else:
+        out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return rearrange(out, "b k n e -> b n (k e)")
 
 
