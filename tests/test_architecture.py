@@ -12,7 +12,10 @@ HOUSE = Path(__file__).parents[1] / "flowbrush"
 FLOORS = [
     {"errors", "whole_files", "cpu"},  # 0: what every floor may raise, write or ask
     {"condition", "shapes", "randomness", "processes", "config_io", "hub", "sharding", "blocks"},
-    {"flow", "backbones", "spaces", "text", "data", "checkpoint", "compute"} | {"contact_sheet", "perceptual"},
+    {
+        *("flow", "backbones", "spaces", "text", "data"),
+        *("checkpoint", "compute", "contact_sheet", "perceptual"),
+    },
     {"experiment"},
     {"autoencoding", "averages"},
     {"text_to_image", "recipes", "interchange"},

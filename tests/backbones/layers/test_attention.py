@@ -22,7 +22,7 @@ def exact(q, k, v, mask=None) -> torch.Tensor:
 def test_in_bf16_the_result_is_rounded_once(monkeypatch, masked):
     monkeypatch.setattr(attention, "FP32_KEYS", 5)
     q, k, v = heads(torch.bfloat16)
-    mask = torch.tensor([True, True, False, True, False]).view(1, 1, 1, 5) if masked else None
+    mask = torch.tensor([True, True, False, True, False]).expand(2, 1, 1, 5) if masked else None
     out = attend(q, k, v, mask)
     assert out.dtype == torch.bfloat16
     assert torch.equal(out, exact(q, k, v, mask).float().to(torch.bfloat16))
