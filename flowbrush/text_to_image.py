@@ -41,10 +41,10 @@ class TextToImage:
         encoder: TextEncoder,
         space: Space,
         device: torch.device,
-        dtype: torch.dtype | None = None,
         frozen: bool = False,
         weights: str = "model",
         seen: int = 0,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """dtype: to compute in; None = the one that the config's precision chooses.
         frozen: the weights stay as they are from now on, so painting may rely on it.
@@ -98,7 +98,7 @@ class TextToImage:
         checkpoint.check_finite(state, f"{found}: {weights}")
         denoiser.backbone.load_state_dict(state)
         dtype, seen = dtype_of(Path(run), config.train.precision, chosen), int(found.name)
-        return cls(config, denoiser, encoder, space, chosen, dtype, frozen, weights, seen)
+        return cls(config, denoiser, encoder, space, chosen, frozen, weights, seen, dtype)
 
     @torch.inference_mode()
     def generate(

@@ -1,6 +1,8 @@
 """Free cores are counted where the system tells, and a user's own thread settings stay."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -76,3 +78,9 @@ def test_a_users_own_thread_settings_stay(machine, monkeypatch, name):
     before = dict(os.environ)
     cpu.set_wait_policy()
     assert dict(os.environ) == before
+
+
+def test_the_command_line_is_loaded_without_torch():
+    """OpenMP reads its environment when torch loads it: too late for a wait policy."""
+    code = "import sys, flowbrush.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -91,7 +91,7 @@ def train(
     gradients = share(network, processes, settings.sharding)
     steps = Steps(network, settings, device)
     painters = [
-        TextToImage(stage.config, denoiser, encoder, space, device, dtype) for stage in stages
+        TextToImage(stage.config, denoiser, encoder, space, device, dtype=dtype) for stage in stages
     ]
     prompts = preview_prompts(config.watch.prompts, source)
     encoder(prompts)  # refuses now what it would refuse at the first preview
