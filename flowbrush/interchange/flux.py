@@ -4,7 +4,6 @@ Its output is noise - data, hence the other sign of the last layer; its times ru
 to 0, hence the time_scale.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from flowbrush.flow.times import TimesConfig
 from flowbrush.interchange.published import Choices, Imported, Published, compression
 from flowbrush.interchange.rotary import as_halves, as_neighbours, norms
 from flowbrush.interchange.rules import Rule, halves_swapped, negated, pair
+from flowbrush.interchange.schedulers import EULER, FILE, check_scheduler, flow_shift
 from flowbrush.interchange.text_runs import SCRIPTS, SCRIPTS_BATCH, SCRIPTS_TRAIN, text_run
 from flowbrush.shapes import ConditionShapes, Shapes
 from flowbrush.spaces import LatentConfig
@@ -307,12 +307,14 @@ def imported(published: Published, choices: Choices) -> Imported:
         spelt = rules(backbone)
     vae = published.place("vae", choices.vae, "black-forest-labs/FLUX.1-schnell/vae")
     size = choices.size or SIDE * compression(vae)
-    scheduler = published.part("scheduler", "scheduler_config.json")
+    scheduler = published.part("scheduler", FILE)
+    check_scheduler(scheduler, {"FlowMatchEulerDiscreteScheduler": EULER}, what)
     is_dev = backbone.guidance is not None
     tokens = (size // compression(vae) // PATCH) ** 2
     scheduler = scheduler or {"use_dynamic_shifting": is_dev, "shift": 1.0}
     # diffusers' script leaves a dynamic shift to sampling, and draws evenly by default.
-    training = 1.0 if scheduler.get("use_dynamic_shifting", False) else _shift(scheduler, tokens)
+    dynamic = scheduler.get("use_dynamic_shifting", False)
+    training = 1.0 if dynamic else flow_shift(scheduler, tokens)
     config = ExperimentConfig(
         name="flux",
         size=size,
@@ -339,16 +341,7 @@ def imported(published: Published, choices: Choices) -> Imported:
             method="euler",
             steps=28 if is_dev else 4,
             scale=1.0,
-            shift=_shift(scheduler, tokens),
+            shift=flow_shift(scheduler, tokens),
         ),
     )
     return text_run(config, shapes, spelt, published, SCRIPTS, own=("train.ema",))
-
-
-def _shift(scheduler: Mapping[str, Any], tokens: int) -> float:
-    """The shift of the times; a dynamic one grows with the number of tokens."""
-    if not scheduler.get("use_dynamic_shifting", False):
-        return float(scheduler.get("shift", 1.0))
-    few, many = scheduler.get("base_image_seq_len", 256), scheduler.get("max_image_seq_len", 4096)
-    low, high = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
-    return math.exp(low + (high - low) * (tokens - few) / (many - few))

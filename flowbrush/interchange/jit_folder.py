@@ -7,9 +7,9 @@ text_encoder/, tokenizer/    of captions that a model of transformers reads
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +21,9 @@ from flowbrush.backbones.jit import JiT
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
-from flowbrush.flow.denoiser import Denoiser
-from flowbrush.flow.sampling import guided, transport
+from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.hub import quiet
+from flowbrush.interchange.sampler_settings import sampled
 from flowbrush.randomness import normal
 from flowbrush.shapes import Shapes
 from flowbrush.spaces import PixelConfig
@@ -40,7 +40,9 @@ from flowbrush.text import (
 from flowbrush.text.pretrained import import_transformers
 
 CPU = torch.device("cpu")
+SMALL = 4  # patches along a side of the image in the check
 CODE = Path(__file__).with_name("jit_to_diffusers")  # what is copied; it imports nothing of ours
+METHODS = ("euler", "heun", "midpoint", "rk4")  # of pipeline.py
 TOLERANCE = 1e-4  # of the largest number there is
 
 
@@ -61,7 +63,7 @@ def write_jit(config: ExperimentConfig, backbone: JiT, shapes: Shapes, folder: P
     weights = {name: w.detach().cpu().contiguous() for name, w in backbone.state_dict().items()}
     file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
     save_file(weights, file, metadata={"format": "pt"})
-    with _silent():
+    with silent():
         for name, component in components.items():
             component.save_pretrained(folder / name)
     index = {
@@ -88,10 +90,11 @@ def usage(config: ExperimentConfig) -> str:
 def check_jit(folder: Path, config: ExperimentConfig, backbone: JiT, encoder: TextEncoder) -> None:
     """Load the folder as its users will, and let it speak beside `backbone`, which is on the CPU.
 
-    The network at two times, with a condition and with none; then two steps of painting.
+    The network at two times, with a condition and with none; then a small image, with the settings
+    that the folder has by itself here and the run's own there.
     Raises UserError where they differ.
     """
-    with _silent():
+    with silent():
         theirs = import_diffusers().DiffusionPipeline.from_pretrained(
             folder, trust_remote_code=True
         )
@@ -106,9 +109,13 @@ def check_jit(folder: Path, config: ExperimentConfig, backbone: JiT, encoder: Te
                 said = theirs.transformer(noise, t, **_in_their_words(condition)).sample
                 place = f"the network at t = {float(t)}, told {name},"
                 differences[place] = _difference(said, backbone(noise, t, condition))
-        painted = theirs(prompt, num_inference_steps=2, latents=noise, output_type="latent").images
-        ours = _painted(config, backbone, encoder, prompt, noise)
-        differences[f"a picture of '{prompt}' after two steps"] = _difference(painted, ours)
+        side = SMALL * backbone.config.patch
+        noise = noise[..., :side, :side]
+        asked = {"height": noise.shape[-2], "width": noise.shape[-1], "output_type": "latent"}
+        painted = theirs(prompt, latents=noise, **asked).images
+        ours = sampled(config, backbone, encoder, prompt, noise, config.sampling)
+        place = f"an image of '{prompt}' with the run's own settings"
+        differences[place] = _difference(painted, ours)
     place, largest = max(differences.items(), key=lambda item: item[1])
     if largest > TOLERANCE:
         raise UserError(
@@ -134,12 +141,7 @@ def _check_can_leave(config: ExperimentConfig) -> None:
         raise UserError(f"space: {kind}; a JiT leaves for diffusers from pixels only")
     if config.flow.diffusion is not None:
         raise UserError("flow.diffusion: set; a JiT leaves for diffusers as a flow only")
-    if config.sampling.guided_channels is not None:
-        raise UserError("sampling.guided_channels: set; a JiT leaves with all guided")
-    if config.sampling.method == "dopri5":
-        raise UserError(
-            "sampling.method: dopri5 stays here; set another in the run's config.json, such as heun"
-        )
+    _sampler(config)  # refuses
 
 
 def _reading(text: TextConfig) -> Reading:
@@ -181,22 +183,50 @@ def _minilm() -> tuple[Any, Any]:
         return model, transformers.AutoTokenizer.from_pretrained(MODEL_DIR)
 
 
+def _method(sampling: SamplingConfig) -> dict[str, Any]:
+    if sampling.method not in METHODS:
+        raise UserError(
+            f"sampling.method: '{sampling.method}' stays here; set another in the run's "
+            f"config.json: {', '.join(METHODS)}"
+        )
+    return {"method": sampling.method}
+
+
+def _all_channels(sampling: SamplingConfig) -> dict[str, Any]:
+    if sampling.guided_channels is not None:
+        raise UserError("sampling.guided_channels: set; a JiT leaves with all guided")
+    return {}
+
+
+# What each field of SamplingConfig is among the pipeline's settings; raises UserError where none.
+SETTINGS: dict[str, Callable[[SamplingConfig], dict[str, Any]]] = {
+    "steps": lambda s: {"num_inference_steps": s.steps},
+    "method": _method,
+    "shift": lambda s: {"shift": s.shift},
+    "last_gap": lambda s: {"last_gap": s.last_gap},
+    "scale": lambda s: {"guidance_scale": s.scale},
+    # Two numbers: diffusers takes a list for the library and class of a part.
+    "interval": lambda s: {"guidance_start": s.interval[0], "guidance_end": s.interval[1]},
+    "interval_open_low": lambda s: {"guidance_open_start": s.interval_open_low},
+    "guided_channels": _all_channels,
+    "clean_end": lambda s: {},  # it is in t_eps
+    "rtol": lambda s: {},  # of methods that stay here, as are the rest
+    "atol": lambda s: {},
+    "diffusion_form": lambda s: {},
+    "diffusion_norm": lambda s: {},
+}
+
+
 def _sampler(config: ExperimentConfig) -> dict[str, Any]:
-    flow, sampling = config.flow, config.sampling
-    return {
+    flow = config.flow
+    found = {
         "prediction": flow.prediction,
         "t_eps": _smallest_gap(config),
         "noise_scale": flow.noise_scale,
-        "num_inference_steps": sampling.steps,
-        "method": sampling.method,
-        "shift": sampling.shift,
-        "last_gap": sampling.last_gap,
-        "guidance_scale": sampling.scale,
-        # Two numbers: diffusers takes a list for the library and class of a part.
-        "guidance_start": sampling.interval[0],
-        "guidance_end": sampling.interval[1],
-        "guidance_open_start": sampling.interval_open_low,
     }
+    for field in fields(SamplingConfig):
+        found |= SETTINGS[field.name](config.sampling)
+    return found
 
 
 def _smallest_gap(config: ExperimentConfig) -> float:
@@ -263,16 +293,6 @@ def _in_their_words(condition: Condition) -> dict[str, Tensor | None]:
     }
 
 
-def _painted(
-    config: ExperimentConfig, backbone: JiT, encoder: TextEncoder, prompt: str, noise: Tensor
-) -> Tensor:
-    """One picture in two steps of the run's sampler, its numbers not yet clamped."""
-    flow, sampling = config.flow, replace(config.sampling, steps=2)
-    denoiser = Denoiser(backbone, flow.prediction, _smallest_gap(config))
-    field = guided(denoiser, encoder.null, sampling)
-    return transport(field, flow.noise_scale * noise, encoder([prompt]), sampling, flow)
-
-
 def _difference(theirs: Tensor, ours: Tensor) -> float:
     """The largest, as a share of the largest of our numbers; infinite for what is no number."""
     largest = ours.abs().max().clamp(min=1e-12)
@@ -280,7 +300,7 @@ def _difference(theirs: Tensor, ours: Tensor) -> float:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Without diffusers' remarks and bars of progress, nor those of transformers."""
     logging = import_diffusers().utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

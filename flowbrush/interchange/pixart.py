@@ -17,6 +17,7 @@ from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.flow.times import TimesConfig
 from flowbrush.interchange.published import Choices, Imported, Published, compression
 from flowbrush.interchange.rules import Rule, fused, negated, pair, patch_convolution
+from flowbrush.interchange.schedulers import FILE, PIXART_CLASSES, check_scheduler, flow_shift
 from flowbrush.interchange.text_runs import text_run
 from flowbrush.shapes import ConditionShapes, Shapes
 from flowbrush.spaces import LatentConfig
@@ -169,10 +170,11 @@ def imported(published: Published, choices: Choices) -> Imported:
     vae = published.place("vae", choices.vae, "stabilityai/sd-vae-ft-ema")
     backbone = config_from(settings, what, compression(vae))
     shapes = shapes_from(settings, what)
-    scheduler = published.part("scheduler", "scheduler_config.json")
+    scheduler = published.part("scheduler", FILE)
+    check_scheduler(scheduler, PIXART_CLASSES, what)
     is_flow = scheduler.get("prediction_type") == "flow_prediction"
     alpha = published.part(".", "model_index.json").get("_class_name") == "PixArtAlphaPipeline"
-    shift = scheduler.get("flow_shift", scheduler.get("shift", 1.0)) if is_flow else 1.0
+    shift = flow_shift(scheduler, 0) if is_flow else 1.0
     config = ExperimentConfig(
         name="pixart",
         size=choices.size or shapes.height * compression(vae),

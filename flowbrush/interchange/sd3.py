@@ -28,6 +28,7 @@ from flowbrush.interchange.rules import (
     pair,
     patch_convolution,
 )
+from flowbrush.interchange.schedulers import FILE, FLOW_CLASSES, check_scheduler, flow_shift
 from flowbrush.interchange.text_runs import SCRIPTS, SCRIPTS_BATCH, SCRIPTS_TRAIN, text_run
 from flowbrush.shapes import ConditionShapes, Shapes
 from flowbrush.spaces import LatentConfig
@@ -207,26 +208,36 @@ def imported(published: Published, choices: Choices) -> Imported:
         tokenizer=published.place("tokenizer_3", choices.t5, text.t5.tokenizer),
     )
     without = published.pipeline is not None and t5.model == text.t5.model
-    scheduler = published.part("scheduler", "scheduler_config.json")
-    even = scheduler.get("_class_name") == "FlowMapEulerDiscreteScheduler"
-    shift, steps = scheduler.get("shift", 3.0), scheduler.get("num_train_timesteps", 1000)
+    scheduler = published.part("scheduler", FILE)
+    check_scheduler(scheduler, FLOW_CLASSES, what)
+    size = choices.size or shapes.height * compression(vae)
+    dynamic = scheduler.get("use_dynamic_shifting", False)  # left to sampling, as in Flux
+    shift = flow_shift(
+        scheduler or {"shift": 3.0}, (size // compression(vae) // backbone.patch) ** 2
+    )
     config = ExperimentConfig(
         name="sd3",
-        size=choices.size or shapes.height * compression(vae),
+        size=size,
         space=LatentConfig(model=vae),
         text=replace(text, clip_l=clip_l, clip_g=clip_g, t5=None if without else t5),
         backbone=backbone,
         batch=SCRIPTS_BATCH,
-        flow=FlowConfig(times=TimesConfig(shift=shift, stratified=False)),
+        flow=FlowConfig(times=TimesConfig(shift=1.0 if dynamic else shift, stratified=False)),
         train=SCRIPTS_TRAIN,
         sampling=SamplingConfig(
             method="euler",
             steps=28,
             scale=7.0,
             shift=shift,
-            # The usual scheduler shifts its last time twice.
-            last_gap=None if even else shift / (steps + shift - 1),
+            last_gap=_last_gap(scheduler, shift),
         ),
     )
     spelt = rules(backbone, shapes)
     return text_run(config, shapes, spelt, published, SCRIPTS, own=("train.ema",))
+
+
+def _last_gap(scheduler: Mapping[str, Any], shift: float) -> float | None:
+    """The usual scheduler ends at a thousandth, and shifts this time twice, unless dynamically."""
+    if scheduler.get("_class_name") == "FlowMapEulerDiscreteScheduler":
+        return None
+    return 1e-3 if scheduler.get("use_dynamic_shifting") else shift / (999 + shift)

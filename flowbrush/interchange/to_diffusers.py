@@ -1,6 +1,7 @@
 """A trained text-to-image run leaves as a folder that diffusers' own pipelines load.
 
-The folder is reloaded and paints two steps beside ours before it gets its name.
+The folder is reloaded and samples beside the run, with the run's own settings, before it gets its
+name.
 """
 
 from collections.abc import Callable
@@ -16,10 +17,19 @@ from flowbrush import config_io
 from flowbrush.backbones import FluxConfig, MMDiTConfig, PixArtConfig
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
-from flowbrush.flow.denoiser import Denoiser
-from flowbrush.flow.guidance import Guided
+from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.interchange import flux, pixart, sd3
 from flowbrush.interchange.rules import to_theirs
+from flowbrush.interchange.sampler_settings import (
+    DPM_SOLVER,
+    EULER,
+    Difference,
+    difference,
+    in_folder,
+    sampled,
+    sigmas,
+    told,
+)
 from flowbrush.interchange.text_runs import OWN_FILE
 from flowbrush.randomness import normal
 from flowbrush.shapes import Shapes
@@ -28,7 +38,7 @@ from flowbrush.text import FluxTextConfig, SD3TextConfig, T5Config, TextEncoder
 from flowbrush.text.joined import T5_TOKENS
 
 CPU = torch.device("cpu")
-TOLERANCE = 1e-3  # of what two steps may differ by, in standard deviations
+TOLERANCE = 1e-3  # of what an image may differ by, in standard deviations
 PROMPT = "a red apple"
 
 
@@ -47,15 +57,17 @@ class Built:
     """A pipeline of diffusers. pack, unpack: our latents (b c h w) to its own, and back."""
 
     pipeline: Any
-    call: dict[str, Any]  # how it is asked to paint as the run does
+    call: dict[str, Any]  # how it is asked to sample
+    sampling: SamplingConfig  # which is how it samples then, in the words of a run
     pack: Callable[[Tensor], Tensor] = lambda x: x
     unpack: Callable[[Tensor, int], Tensor] = lambda x, rows: x
     absent: tuple[str, ...] = ()  # parts that must be said to be missing, when it is loaded
 
 
-def write_folder(leaving: Leaving, folder: Path) -> str:
+def write_folder(leaving: Leaving, folder: Path, say: Callable[[str], None]) -> str:
     """Write a pipeline into an empty folder; returns the lines of Python that paint with it.
 
+    say: is told of each setting of the run's sampling that is another there, and what that makes.
     Raises UserError where the run cannot be said in diffusers' terms, or paints otherwise there.
     """
     builders: dict[type, Callable[[Leaving], Built]] = {
@@ -73,13 +85,14 @@ def write_folder(leaving: Leaving, folder: Path) -> str:
         )
     if config.flow.noise_scale != 1:
         raise UserError(f"flow.noise_scale: {config.flow.noise_scale}; diffusers has 1 only")
-    if config.sampling.guided_channels is not None:
-        raise UserError("sampling.guided_channels: set; diffusers guides all channels")
     built = builders[kind](leaving)
     built.pipeline.save_pretrained(folder)
-    _check(built, leaving, folder)
+    measured = _check(built, leaving, folder)
+    otherwise = told(config.sampling, built.sampling, measured)
+    for line in otherwise:
+        say(line)
     lines = _usage(built, config)
-    (folder / "README.md").write_text(_card(config, lines), "utf-8")
+    (folder / "README.md").write_text(_card(config, lines, otherwise), "utf-8")
     config_io.save(config, folder / OWN_FILE)
     return lines
 
@@ -96,11 +109,12 @@ def _flux(leaving: Leaving) -> Built:
     if not isinstance(text, FluxTextConfig) or text.clip.projected:
         raise UserError("text: FluxPipeline has a CLIP without projection and a T5")
     _must_attend({"text.t5": text.t5})
+    sampling = in_folder(config.sampling, EULER)
     weights = to_theirs(flux.rules(backbone), 0, leaving.backbone.state_dict())
     clip, words = text.clip.load(CPU)
     t5, pieces = text.t5.load(CPU)
     pipeline = diffusers.FluxPipeline(
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=config.sampling.shift),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=sampling.shift),
         vae=_autoencoder(config),
         text_encoder=clip,
         tokenizer=words,
@@ -108,15 +122,12 @@ def _flux(leaving: Leaving) -> Built:
         tokenizer_2=pieces,
         transformer=_network(diffusers.FluxTransformer2DModel, published, weights),
     )
-    call: dict[str, Any] = {
-        "num_inference_steps": config.sampling.steps,
-        "max_sequence_length": text.t5.tokens,
-    }
-    if config.sampling.scale != 1:
-        call |= {"true_cfg_scale": config.sampling.scale, "negative_prompt": ""}
+    call = _steps(sampling) | {"max_sequence_length": text.t5.tokens}
+    if sampling.scale != 1:
+        call |= {"true_cfg_scale": sampling.scale, "negative_prompt": ""}
     if backbone.guidance is not None:
         call["guidance_scale"] = backbone.guidance
-    return Built(pipeline, call, packed, unpacked)
+    return Built(pipeline, call, sampling, packed, unpacked)
 
 
 def _sd3(leaving: Leaving) -> Built:
@@ -133,13 +144,14 @@ def _sd3(leaving: Leaving) -> Built:
     _must_attend({"text.clip_l": text.clip_l, "text.clip_g": text.clip_g})
     if text.t5 is not None:
         _must_attend({"text.t5": text.t5})
+    sampling = in_folder(config.sampling, EULER)
     rules = sd3.rules(backbone, leaving.shapes)
     weights = to_theirs(rules, backbone.depth, leaving.backbone.state_dict())
     clip_l, words_l = text.clip_l.load(CPU)
     clip_g, words_g = text.clip_g.load(CPU)
     t5, pieces = text.t5.load(CPU) if text.t5 else (None, None)
     pipeline = diffusers.StableDiffusion3Pipeline(
-        scheduler=_euler(config),
+        scheduler=_scheduler(sampling),
         vae=_autoencoder(config),
         text_encoder=clip_l,
         tokenizer=words_l,
@@ -150,10 +162,9 @@ def _sd3(leaving: Leaving) -> Built:
         transformer=_network(diffusers.SD3Transformer2DModel, published, weights),
     )
     tokens = text.t5.tokens if text.t5 else T5_TOKENS
-    call = {"guidance_scale": config.sampling.scale, "max_sequence_length": tokens}
+    call = {"guidance_scale": sampling.scale, "max_sequence_length": tokens} | _steps(sampling)
     absent = () if text.t5 else ("text_encoder_3", "tokenizer_3")
-    call["num_inference_steps"] = config.sampling.steps
-    return Built(pipeline, call, absent=absent)
+    return Built(pipeline, call, sampling, absent=absent)
 
 
 def _pixart(leaving: Leaving) -> Built:
@@ -171,11 +182,13 @@ def _pixart(leaving: Leaving) -> Built:
     weights = to_theirs(rules, backbone.depth, leaving.backbone.state_dict())
     t5, pieces = text.load(CPU)
     if diffusion is None:
-        scheduler = _euler(config)
+        sampling = in_folder(config.sampling, EULER)
+        scheduler = _scheduler(sampling)
         # Neither is a setting of this scheduler: the first is for our import, the second is asked
         # for by the pipeline, which finds it among the settings.
         scheduler.register_to_config(prediction_type="flow_prediction", init_noise_sigma=1.0)
     else:
+        sampling = in_folder(config.sampling, DPM_SOLVER)
         scheduler = diffusers.DPMSolverMultistepScheduler(
             num_train_timesteps=diffusion.steps,
             beta_start=diffusion.first_beta,
@@ -191,14 +204,13 @@ def _pixart(leaving: Leaving) -> Built:
         tokenizer=pieces,
         transformer=_network(diffusers.PixArtTransformer2DModel, published, weights),
     )
-    call = {
-        "num_inference_steps": config.sampling.steps,
-        "guidance_scale": config.sampling.scale,
+    call = _steps(sampling) | {
+        "guidance_scale": sampling.scale,
         "max_sequence_length": text.tokens,
         "use_resolution_binning": False,
         "clean_caption": False,
     }
-    return Built(pipeline, call)
+    return Built(pipeline, call, sampling)
 
 
 def _must_attend(texts: dict[str, Any]) -> None:
@@ -232,11 +244,18 @@ def _network(kind: Any, published: dict[str, Any], weights: dict[str, Tensor]) -
     return network.eval()
 
 
-def _euler(config: ExperimentConfig) -> Any:
+def _scheduler(sampling: SamplingConfig) -> Any:
     """The scheduler whose times are ours; the usual one ends with a short step instead."""
     import diffusers
 
-    return diffusers.FlowMapEulerDiscreteScheduler(shift=config.sampling.shift)
+    return diffusers.FlowMapEulerDiscreteScheduler(shift=sampling.shift)
+
+
+def _steps(sampling: SamplingConfig) -> dict[str, Any]:
+    """What a pipeline is asked for, so that it stops at a sampler's times."""
+    if sampling.last_gap is None:
+        return {"num_inference_steps": sampling.steps}
+    return {"num_inference_steps": sampling.steps, "sigmas": sigmas(sampling)}
 
 
 def packed(x: Tensor) -> Tensor:
@@ -257,48 +276,38 @@ def unpacked(tokens: Tensor, rows: int) -> Tensor:
 
 
 @torch.no_grad()
-def _check(built: Built, leaving: Leaving, folder: Path) -> None:
-    """Two guided steps of the reloaded folder beside ours, on four patches along a side."""
+def _check(built: Built, leaving: Leaving, folder: Path) -> Difference:
+    """The reloaded folder beside our own sampler, on four patches along a side.
+
+    Returns what sets it apart from the run's own settings.
+    Raises UserError where it does not sample as it is said to.
+    """
     pipeline = type(built.pipeline).from_pretrained(folder, **dict.fromkeys(built.absent))
     pipeline.set_progress_bar_config(disable=True)
     config = leaving.config
     side = 4 * config.backbone.patch  # type: ignore[union-attr]
     noise = normal([0], (leaving.shapes.channels, side, side), CPU)
-    call = built.call | {"num_inference_steps": 2}
     theirs = pipeline(
         PROMPT,
-        **call,
+        **built.call,
         height=side * pipeline.vae_scale_factor,
         width=side * pipeline.vae_scale_factor,
         latents=built.pack(noise),
         output_type="latent",
     ).images
     theirs = built.unpack(theirs, side)
-    ours = _painted(leaving, noise, pipeline.scheduler)
-    error = float((ours - theirs).abs().max() / theirs.std())
-    if not error <= TOLERANCE:
+
+    def apart(sampling: SamplingConfig) -> Difference:
+        given = config, leaving.backbone, leaving.encoder, PROMPT, noise, sampling
+        return difference(theirs, sampled(*given))
+
+    error = apart(built.sampling)
+    if not error.most <= TOLERANCE:
         raise UserError(
-            f"what diffusers paints from the folder differs by {error:.2g} standard deviations "
-            f"after two steps, at most {TOLERANCE} may be; not exported"
+            f"what diffusers samples from the folder differs by {error.most:.2g} standard "
+            f"deviations, at most {TOLERANCE} may be; not exported"
         )
-
-
-def _painted(leaving: Leaving, noise: Tensor, scheduler: Any) -> Tensor:
-    """Euler's steps at the times that a scheduler of diffusers has set."""
-    config, flow = leaving.config, leaving.config.flow
-    denoiser = Denoiser(leaving.backbone.eval(), flow.prediction, 1e-6, flow.diffusion)
-    field = Guided(denoiser, leaving.encoder.null, config.sampling.scale)
-    condition = leaving.encoder([PROMPT])
-    if flow.diffusion is None:
-        times, asked = 1 - scheduler.sigmas, 1 - scheduler.timesteps / 1000
-    else:
-        times = asked = 1 / (1 + scheduler.sigmas)
-    x = noise
-    if flow.diffusion is not None:
-        x = x * torch.hypot(times[0], 1 - times[0])
-    for t, at, after in zip(times, asked, times[1:], strict=False):
-        x = x + (after - t) * field(x, at[None].float(), condition)
-    return x
+    return error if built.sampling == config.sampling else apart(config.sampling)
 
 
 def _usage(built: Built, config: ExperimentConfig) -> str:
@@ -313,10 +322,17 @@ def _usage(built: Built, config: ExperimentConfig) -> str:
     )
 
 
-def _card(config: ExperimentConfig, lines: str) -> str:
+def _card(config: ExperimentConfig, lines: str, otherwise: list[str]) -> str:
+    how = "This samples as its run does:"
+    if otherwise:
+        listed = "\n".join(f"- {line}" for line in otherwise)
+        how = (
+            f"Its run samples otherwise, in ways that this pipeline has not:\n\n{listed}\n\n"
+            "The nearest that it has:"
+        )
     return (
         f"---\nlibrary_name: diffusers\npipeline_tag: text-to-image\n---\n\n# {config.name}\n\n"
         f"A {type(config.backbone).__name__.removesuffix('Config')} trained with Flowbrush at "
         f"{config.size} px on {type(config.source).__name__.removesuffix('Config')}, seed "
-        f"{config.train.seed}. This paints as its run does:\n\n```python\n{lines}```\n"
+        f"{config.train.seed}. {how}\n\n```python\n{lines}```\n"
     )

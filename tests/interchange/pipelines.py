@@ -10,6 +10,8 @@ from flowbrush import checkpoint, config_io
 from flowbrush.backbones import FluxConfig, MMDiTConfig, PixArtConfig
 from flowbrush.config_io import to_json
 from flowbrush.experiment import ExperimentConfig, TrainConfig, build_denoiser, build_shapes
+from flowbrush.flow.denoiser import FlowConfig
+from flowbrush.flow.diffusion import DiffusionConfig
 from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.spaces import LatentConfig
 from flowbrush.spaces.tiny import tiny_autoencoder
@@ -40,7 +42,7 @@ def experiments(models: Path) -> dict[str, ExperimentConfig]:
         size=32,
         space=LatentConfig(model=str(models / "vae")),
         train=TrainConfig(precision="fp32", ema=()),
-        sampling=SamplingConfig(method="euler", steps=6, scale=3.0, shift=1.7),
+        sampling=SamplingConfig(method="euler", steps=7, scale=3.3, shift=3.0, last_gap=0.013),
     )
     shifted = replace(base, space=replace(base.space, mean=(0.1,), scale=(0.9,)))
     flux = FluxConfig(double_depth=1, single_depth=2, width=32, heads=2, axes=(4, 6, 6))
@@ -48,9 +50,12 @@ def experiments(models: Path) -> dict[str, ExperimentConfig]:
         depth=3, width=32, heads=2, qk_norm=True, dual_attention_blocks=1, positions=16,
         position_span=8.0,
     )  # fmt: skip
+    pixart = PixArtConfig(depth=2, width=32, heads=2, time_scale=-1000.0)
     flux_text = FluxTextConfig(clip=CLIPConfig(model=str(models / "clip")), t5=t5)
     sd3_text = SD3TextConfig(clip_l=sd3_clip("clip_l"), clip_g=sd3_clip("clip_g"), t5=t5, width=64)
-    own_guidance = replace(base.sampling, scale=1.0)
+    own_guidance = replace(base.sampling, scale=1.0, last_gap=None)
+    pixart_text = replace(t5, padding="masked", lowercase=True)
+    diffusion = DiffusionConfig()
     return {
         "flux": replace(shifted, backbone=flux, text=flux_text),
         "flux-dev": replace(
@@ -58,10 +63,18 @@ def experiments(models: Path) -> dict[str, ExperimentConfig]:
         ),
         "sd3": replace(shifted, backbone=mmdit, text=sd3_text),
         "sd3 without t5": replace(shifted, backbone=mmdit, text=replace(sd3_text, t5=None)),
-        "pixart": replace(
+        "pixart": replace(base, backbone=pixart, text=pixart_text),
+        "pixart of a diffusion": replace(
             base,
-            backbone=PixArtConfig(depth=2, width=32, heads=2, time_scale=-1000.0),
-            text=replace(t5, padding="masked", lowercase=True),
+            backbone=pixart,
+            text=pixart_text,
+            flow=FlowConfig(
+                prediction="noise",
+                loss_space="noise",
+                t_eps=diffusion.first_time,
+                diffusion=diffusion,
+            ),
+            sampling=SamplingConfig(method="dpmsolver++", steps=17, scale=4.5),
         ),
     }
 

@@ -2,8 +2,9 @@
 
 import ast
 import json
+import re
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ from flowbrush.backbones import FluxConfig
 from flowbrush.cli import main
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig, load_config
+from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.hub import quiet
 from flowbrush.interchange import to_diffusers
+from flowbrush.interchange.jit_folder import SETTINGS
 from flowbrush.interchange.runs import import_run
+from flowbrush.interchange.sampler_settings import DPM_SOLVER, EULER, differences, in_folder
 from flowbrush.randomness import derive, normal
 
 CPU = torch.device("cpu")
 PROMPTS = ["a red apple", "two cats"]
-KINDS = ["flux", "flux-dev", "sd3", "sd3 without t5", "pixart"]
+KINDS = ["flux", "flux-dev", "sd3", "sd3 without t5", "pixart", "pixart of a diffusion"]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +145,13 @@ def test_what_diffusers_cannot_say_is_refused_with_the_reason(
     flux, sd3, pixart = (kinds[name] for name in ("flux", "sd3", "pixart"))
     masked_t5 = replace(flux.text, t5=replace(flux.text.t5, padding="masked"))
     per_channel = replace(flux.space, scale=(1.0, 2.0, 1.0, 1.0))
+    little = replace(flux.sampling, scale=0.5)
+    stochastic = replace(flux.sampling, method="sde_heun")
+    three = replace(flux.sampling, guided_channels=3)
     refusals = [
+        (flux, {"sampling": little}, "sampling.scale: 0.5; diffusers guides with more than 1"),
+        (sd3, {"sampling": stochastic}, "sampling.method: 'sde_heun' stays here"),
+        (pixart, {"sampling": three}, "sampling.guided_channels: set"),
         (flux, {"backbone": replace(flux.backbone, mask_text=True)}, "mask_text"),
         (flux, {"flow": FlowConfig(prediction="data")}, "flow.prediction: 'data'"),
         (flux, {"flow": FlowConfig(noise_scale=2.0)}, "flow.noise_scale: 2.0"),
@@ -160,6 +170,60 @@ def test_what_diffusers_cannot_say_is_refused_with_the_reason(
         assert "\n" not in told
 
 
+@pytest.mark.parametrize("table", [EULER, DPM_SOLVER, SETTINGS], ids=["euler", "dpm", "jit"])
+def test_every_setting_of_sampling_is_accounted_for(table: dict[str, Any]) -> None:
+    assert table.keys() == {field.name for field in fields(SamplingConfig)}
+
+
+@pytest.mark.parametrize("method", ["heun", "midpoint", "rk4", "dopri5"])
+def test_what_the_folder_has_in_place_of_a_setting_is_the_nearest_at_the_same_cost(
+    method: Any,
+) -> None:
+    run = SamplingConfig(method=method, steps=25, scale=3.3, interval=(0.05, 0.95), last_gap=0.01)
+    folder = in_folder(run, EULER)
+    steps = {"heun": 50, "midpoint": 50, "rk4": 100, "dopri5": 50}[method]
+    assert differences(run, folder) == {
+        "method": (method, "euler"),
+        "steps": (25, steps),
+        "interval": ((0.05, 0.95), (0.0, 1.0)),
+    }
+
+
+def test_an_interval_without_guidance_is_no_difference() -> None:
+    run = SamplingConfig(method="euler", scale=1.0, interval=(0.1, 0.9), interval_open_low=True)
+    assert differences(run, in_folder(run, EULER)) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "sampling"),
+    [
+        ("flux", {"method": "heun", "interval": (0.05, 0.95)}),
+        ("sd3", {"method": "midpoint", "last_gap": None}),
+        ("pixart", {"interval": (0.3, 0.7), "interval_open_low": True}),
+        ("pixart of a diffusion", {"method": "euler"}),
+    ],
+)
+def test_what_a_folder_does_otherwise_is_said_with_what_it_makes(
+    kind: str, sampling: dict[str, Any], models: Path, tmp_path: Path, capsys: Any
+) -> None:
+    config = experiments(models)[kind]
+    config = replace(config, sampling=replace(config.sampling, **sampling))
+    write_run(config, tmp_path / "run")
+    folder = tmp_path / "folder"
+    assert main(["export", str(tmp_path / "run"), "--to", "diffusers", str(folder)]) == 0
+    table = DPM_SOLVER if "diffusion" in kind else EULER
+    other = differences(config.sampling, in_folder(config.sampling, table))
+    assert other
+    card, screen = (folder / "README.md").read_text("utf-8"), capsys.readouterr().out
+    for text in (card, screen):
+        for name, (before, now) in other.items():
+            assert f"sampling.{name}: {before} in the run, {now} in the folder" in text
+        figure = re.search(r"so one small image differs by (\S+) standard deviations", text)
+        assert figure
+        assert float(figure[1]) > to_diffusers.TOLERANCE
+    assert "as its run does" not in card
+
+
 def test_a_folder_that_paints_otherwise_is_not_finished(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +235,7 @@ def test_a_folder_that_paints_otherwise_is_not_finished(
 
     monkeypatch.setattr(to_diffusers, "to_theirs", spoilt)
     told = refused(experiments(models)["pixart"], tmp_path)
-    assert "standard deviations after two steps" in told
+    assert "what diffusers samples from the folder differs by" in told
 
 
 def test_a_folder_that_is_there_is_not_written_over(exported: Path, capsys: Any) -> None:

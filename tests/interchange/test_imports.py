@@ -120,7 +120,13 @@ DYNAMIC = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
     [
         ("flux", {"shift": 1.0}, {"max_sequence_length": 256}),
         ("flux-dev", DYNAMIC, {"max_sequence_length": 512, "guidance_scale": 3.5}),
+        (
+            "flux-dev",
+            DYNAMIC | {"time_shift_type": "linear"},
+            {"max_sequence_length": 512, "guidance_scale": 3.5},
+        ),
         ("sd3", {"shift": 3.0}, {}),
+        ("sd3", DYNAMIC, {}),
     ],
 )
 def test_we_paint_what_diffusers_paints_from_a_published_folder_by_default(

@@ -309,15 +309,26 @@ def test_a_tampered_weight_is_noticed(value, name, labels):
     weights = load_file(file)
     weights[name].view(-1)[0] += value
     save_file(weights, file)
-    with pytest.raises(UserError, match=r"(the network|a picture) .* differs by"):
+    with pytest.raises(UserError, match=r"(the network|an image) .* differs by"):
         labels.check()
 
 
-@pytest.mark.parametrize("change", [{"guidance_scale": 2.51}, {"noise_scale": 1.01}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"guidance_scale": 3.0},
+        {"noise_scale": 1.01},
+        {"method": "euler"},
+        {"last_gap": 0.05},
+        {"num_inference_steps": 6},
+        {"guidance_end": 0.9},
+        {"guidance_open_start": True},
+    ],
+)
 def test_a_tampered_setting_is_noticed(change, labels):
     file = labels.folder / "model_index.json"
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | change), "utf-8")
-    with pytest.raises(UserError, match="a picture of 'cat' after two steps differs"):
+    with pytest.raises(UserError, match="an image of 'cat' with the run's own settings"):
         labels.check()
 
 
@@ -326,7 +337,10 @@ def test_a_tampered_setting_is_noticed(change, labels):
     [
         (replace(LABELS, space=LatentConfig()), "space: LatentConfig; .* pixels only"),
         (replace(LABELS, flow=FlowConfig(diffusion=DiffusionConfig())), "flow.diffusion"),
-        (replace(LABELS, sampling=SamplingConfig(method="dopri5")), "sampling.method: dopri5"),
+        (
+            replace(LABELS, sampling=SamplingConfig(method="dopri5")),
+            "sampling.method: 'dopri5' stays",
+        ),
         (replace(tiny(), text=FluxTextConfig()), "text: FluxTextConfig; .* one text model"),
     ],
     ids=["latents", "diffusion", "dopri5", "two text models"],
