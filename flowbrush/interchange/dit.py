@@ -1,7 +1,7 @@
 """DiT and SiT in their authors' layout (Peebles & Xie 2023, Ma et al. 2024).
 
 One network, two meanings of its output: both produce twice the channels; SiT's second half is
-never used, DiT's holds variances.
+never used, DiT's holds variances, which DDPM's sampling reads.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,11 @@ HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # by width, as published
 VAE = "stabilityai/sd-vae-ft-ema"
 VAES = {kind: f"stabilityai/sd-vae-ft-{kind}" for kind in ("ema", "mse")}
 PEERS = {"dit": "DiT", "sit": "SiT"}
-OWN = ("sampling.method", "sampling.steps")  # the papers' figures are of stochastic samplers
+# As their authors sample: DDPM in 250 of its 1,000 steps, and the SDE of the paper's figures.
+SAMPLING = {
+    "dit": SamplingConfig(method="ddpm", steps=250, guided_channels=3),
+    "sit": SamplingConfig(method="sde_euler", steps=250, last_gap=0.04, guided_channels=3),
+}
 STRAIGHT = {"path_type": "Linear", "prediction": "velocity", "loss_weight": None}  # in SiT's args
 
 
@@ -95,8 +99,8 @@ def sizes(published: Mapping[str, Tensor], heads: int, what: str) -> tuple[DiTCo
 
 
 def imported_dit(published: Published, choices: Choices) -> Imported:
-    """Its first half of channels is the noise of a discrete diffusion; its variances go unused."""
-    diffusion = DiffusionConfig()
+    """Its first half of channels is the noise of a discrete diffusion, the second its variances."""
+    diffusion = DiffusionConfig(variance="learned_range")
     flow = FlowConfig(
         prediction="noise",
         loss_space="noise",
@@ -157,7 +161,7 @@ def _imported(
             ema=(0.9999,),
             ema_warmup=False,
         ),
-        sampling=SamplingConfig(method="heun", steps=50, scale=scale, guided_channels=3),
+        sampling=replace(SAMPLING[name], scale=scale),
     )
     peer = f"{PEERS[name]}'s scripts"
-    return Imported(config, weights, origins_of(config, peer, args.origins, OWN), [])
+    return Imported(config, weights, origins_of(config, peer, args.origins), [])

@@ -186,15 +186,17 @@ def imported(published: Published, choices: Choices) -> Imported:
             lowercase=True,
         ),
         backbone=backbone,
-        flow=FlowConfig() if is_flow else _diffusion(scheduler, what),
+        flow=FlowConfig() if is_flow else _diffusion(scheduler, backbone, what),
         train=TRAIN,
-        sampling=SamplingConfig(method="euler", steps=20, scale=4.5, shift=shift),
+        sampling=SamplingConfig(  # as its pipelines by default
+            method="euler" if is_flow else "dpmsolver++", steps=20, scale=4.5, shift=shift
+        ),
     )
     spelt = rules(backbone, shapes, is_flow)
     return text_run(config, shapes, spelt, published, PEER, own=("batch",))
 
 
-def _diffusion(scheduler: Mapping[str, Any], what: str) -> FlowConfig:
+def _diffusion(scheduler: Mapping[str, Any], backbone: PixArtConfig, what: str) -> FlowConfig:
     kind, betas = scheduler.get("prediction_type", "epsilon"), scheduler.get("beta_schedule")
     if kind != "epsilon" or betas not in (None, "linear", "scaled_linear"):
         raise UserError(
@@ -204,6 +206,7 @@ def _diffusion(scheduler: Mapping[str, Any], what: str) -> FlowConfig:
         first_beta=scheduler.get("beta_start", 1e-4),
         last_beta=scheduler.get("beta_end", 0.02),
         betas=betas or "linear",
+        variance="learned_range" if backbone.double_output else "fixed_small",
     )
     return FlowConfig(
         prediction="noise",

@@ -54,7 +54,18 @@ def test_a_published_network_of_labels_becomes_a_run_that_paints(
     assert main([*command, "--heads", str(heads()), "--vae", str(tmp_path / "vae")]) == 0
     config = load_config(tmp_path / "run")
     assert config.flow.prediction == {"dit": "noise", "sit": "velocity"}[family]
-    assert config.flow.diffusion == {"dit": DiffusionConfig(), "sit": None}[family]
+    assert (
+        config.flow.diffusion
+        == {
+            "dit": DiffusionConfig(variance="learned_range"),
+            "sit": None,
+        }[family]
+    )
+    found = config.sampling  # as the authors' sample.py, of SiT in its mode SDE
+    assert (found.method, found.last_gap) == {"dit": ("ddpm", None), "sit": ("sde_euler", 0.04)}[
+        family
+    ]
+    assert (found.steps, found.scale, found.guided_channels) == (250, 4.0, 3)
     painter = TextToImage.load(tmp_path / "run", device="cpu")
     pictures = painter.generate(["1", "3"], replace(config.sampling, steps=2))
     assert pictures.shape == (2, 3, config.size, config.size)
@@ -169,6 +180,7 @@ def test_a_pixart_of_a_discrete_diffusion_says_its_noise(models: Path, tmp_path:
     import_run("pixart", folder, tmp_path / "new")
     config = load_config(tmp_path / "new")
     assert config.flow.diffusion == DiffusionConfig()
+    assert (config.sampling.method, config.sampling.steps) == ("dpmsolver++", 20)
     assert config.flow.times.distribution == "diffusion"
     train = config.train  # as PixArt-alpha's configs
     assert (train.lr, train.eps, train.weight_decay, train.clip) == (2e-5, 1e-10, 0.03, 0.01)
