@@ -16,7 +16,7 @@ from flowbrush.text.pretrained import (
     load_tokenizer,
     model_type,
 )
-from flowbrush.text.reader import Padding, Reader
+from flowbrush.text.reader import Padding, Reader, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +84,14 @@ class CLIPText:
     def cut(self) -> int:
         return self.reader.cut
 
-    @torch.no_grad()
     def __call__(self, captions: list[str]) -> list[Condition]:
-        read = self.reader(captions)
+        return self._compute(self.reader(captions))
+
+    def in_batches(self, captions: list[str], batch: int) -> list[Condition]:
+        return self.reader.in_batches(captions, batch, self._compute)
+
+    @torch.no_grad()
+    def _compute(self, read: Tokens) -> list[Condition]:
         out = self._model(read.numbers, attention_mask=read.real, output_hidden_states=True)
         penultimate = self._config.layer == "penultimate"
         text = out.hidden_states[-2] if penultimate else out.last_hidden_state

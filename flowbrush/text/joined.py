@@ -102,7 +102,7 @@ class SD3Text:
     def join(self, parts: list[Condition]) -> Condition:
         """parts: of a caption, from each model that there is."""
         small, large, *t5 = (part.text for part in parts if part.text is not None)
-        t5 = t5 or [torch.zeros(1, self.t5.tokens, self.t5.width)]
+        t5 = t5 or [small.new_zeros(1, self.t5.tokens, self.t5.width)]
         pooled = [part.pooled for part in parts if part.pooled is not None]
         n = max(small.shape[1], large.shape[1])  # tokenizers may differ on "!!"
         clips = [_filled(small, n, self.clip_l.width), _filled(large, n, self.clip_g.width)]

@@ -16,7 +16,7 @@ from flowbrush.text.pretrained import (
     load_tokenizer,
     model_type,
 )
-from flowbrush.text.reader import Reader, with_mean
+from flowbrush.text.reader import Reader, Tokens, with_mean
 
 KINDS = (
     "llama",  # LLM-jp's as well
@@ -84,9 +84,15 @@ class LLMText:
     def cut(self) -> int:
         return self.reader.cut
 
-    @torch.no_grad()
     def __call__(self, captions: list[str]) -> list[Condition]:
-        read, last = self.reader(captions), self._config.layer == -1
+        return self._compute(self.reader(captions))
+
+    def in_batches(self, captions: list[str], batch: int) -> list[Condition]:
+        return self.reader.in_batches(captions, batch, self._compute)
+
+    @torch.no_grad()
+    def _compute(self, read: Tokens) -> list[Condition]:
+        last = self._config.layer == -1
         out = self._model(
             input_ids=read.numbers,
             attention_mask=read.real,

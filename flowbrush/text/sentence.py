@@ -46,6 +46,9 @@ class SentenceText:
     def __call__(self, captions: list[str]) -> list[Condition]:
         return [self._condition(caption) for caption in captions]
 
+    def in_batches(self, captions: list[str], batch: int) -> list[Condition]:
+        return self(captions)
+
     def _condition(self, caption: str) -> Condition:
         vector = torch.from_numpy(self._model.encode(caption))[None] * WIDTH**0.5  # unit variance
         if not self._words:

@@ -17,7 +17,7 @@ from flowbrush.text.pretrained import (
     load_tokenizer,
     model_type,
 )
-from flowbrush.text.reader import Padding, Reader
+from flowbrush.text.reader import Padding, Reader, Tokens
 
 CLASSES = {
     "t5": "T5EncoderModel",
@@ -75,11 +75,17 @@ class T5Text:
     def cut(self) -> int:
         return self.reader.cut
 
-    @torch.no_grad()
     def __call__(self, captions: list[str]) -> list[Condition]:
-        if self._lowercase:
-            captions = [caption.lower().strip() for caption in captions]
-        read = self.reader(captions)
+        return self._compute(self.reader(self._cleaned(captions)))
+
+    def in_batches(self, captions: list[str], batch: int) -> list[Condition]:
+        return self.reader.in_batches(self._cleaned(captions), batch, self._compute)
+
+    def _cleaned(self, captions: list[str]) -> list[str]:
+        return [caption.lower().strip() for caption in captions] if self._lowercase else captions
+
+    @torch.no_grad()
+    def _compute(self, read: Tokens) -> list[Condition]:
         # The mask is said outright: T5Gemma would leave out attended padding by itself.
         out = self._model(input_ids=read.numbers, attention_mask=read.real)
         return read.conditions(out.last_hidden_state)

@@ -89,6 +89,9 @@ def test_clip_measures_pictures_and_their_captions(tmp_path, monkeypatch):
         def __call__(self, captions: list[str]) -> list[Condition]:
             return [Condition(pooled=torch.ones(1, 3)) for _ in captions]
 
+        def in_batches(self, captions: list[str], batch: int) -> list[Condition]:
+            return self(captions)
+
     words = CachedEncoder([Words()], ConditionShapes(pooled_width=3))
     monkeypatch.setattr(CLIPFeaturesConfig, "build", lambda *_: Stub())
     monkeypatch.setattr(CLIPFeaturesConfig, "build_text", lambda *_: words)

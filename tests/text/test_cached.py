@@ -25,6 +25,9 @@ class Words:
         self.batches.append(len(captions))
         return [self.row(caption) for caption in captions]
 
+    def in_batches(self, captions: list[str], batch: int) -> list[Condition]:
+        return [row for caption in captions for row in self([caption])]
+
     def row(self, caption: str) -> Condition:
         codes = torch.tensor([[float(ord(c))] for c in "^" + caption])
         return Condition(text=torch.sqrt(codes).expand(-1, 4)[None], pooled=codes[-1:].expand(1, 2))
@@ -37,6 +40,9 @@ class Lengths:
 
     def __call__(self, captions: list[str]) -> list[Condition]:
         return [Condition(pooled=torch.tensor([[float(len(c))]])) for c in captions]
+
+    def in_batches(self, captions: list[str], batch: int) -> list[Condition]:
+        return self(captions)
 
 
 def pair(**choices) -> tuple[Words, CachedEncoder]:
