@@ -298,8 +298,10 @@ def deterministic_errors() -> Iterator[None]:
 
 def synchronize(device: torch.device) -> None:
     """Wait until the device has computed what it was given, to look at the clock."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -143,7 +143,7 @@ def _device(row: Condition) -> torch.device:
 
 def _memory(device: torch.device) -> int:
     """Bytes of the device's memory, or of the machine's."""
-    if device.type == "cuda":
+    if device.type == "cuda" and torch.cuda.is_initialized():
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
