@@ -3,13 +3,15 @@
 Pictures come as they were encoded and are decoded here, with the limits of `pictures.decode`.
 """
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowbrush import hub
-from flowbrush.data import columns, licences
-from flowbrush.data.columns import caption_columns, existing
+from flowbrush.data import licences
+from flowbrush.data.hub_columns import captions_in, captions_of, image_column
 from flowbrush.data.pictures import LARGEST_PICTURE, TOO_LARGE, decode
 from flowbrush.data.source import (
     Example,
@@ -18,20 +20,22 @@ from flowbrush.data.source import (
     UnreadablePicture,
     listing_sha256,
 )
+from flowbrush.data.zips import read_member
 from flowbrush.errors import UserError, nearest
-
-LABELS = ("label", "fine_label", "labels", "class")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubDatasetConfig:
-    """A dataset that is downloaded as a whole, once. A column of class labels is a caption too."""
+    """A dataset that is downloaded as a whole, once. A column of class labels is a caption too.
+
+    captions: COLUMN or COLUMN.FIELD, or KIND=...; a list of them gives KIND.0, KIND.1, ...
+    """
 
     name: str = ""  # on the hub, such as ylecun/mnist, or a folder
     subset: str = ""  # where the dataset has several configurations
-    split: str = "train"  # also "train[:10%]"
-    picture: str = ""  # column; empty = the one of pictures
-    captions: tuple[str, ...] = ()  # columns, or KIND=COLUMN; empty = caption, text, ..., or label
+    split: str = "train"  # also "train[:10%]", "train+test" or "all"
+    picture: str = ""  # column; empty = the one of images, or "image" among several
+    captions: tuple[str, ...] = ()  # empty = caption, text, ..., or label
 
     def build(self, size: int) -> "HubDataset":
         """Raises UserError where it cannot be had, or a column is missing."""
@@ -44,21 +48,18 @@ class HubDataset:
     def __init__(self, config: HubDatasetConfig, size: int) -> None:
         self.name, self.size = config.name, size
         loaded = _loaded(config)
-        self._kinds = _captions(config, loaded.features)
-        self._names = {
-            column: tuple(loaded.features[column].names)
-            for column in self._kinds.values()
-            if _is_labels(loaded.features[column])
-        }
-        self._picture = _picture_column(config, loaded.features)
+        if not len(loaded):
+            raise UserError(f"source.split: {config.split} of {config.name} is empty; give another")
+        self._captions = captions_of(config.captions, loaded.features, config.name)
+        self._picture = image_column(config.picture, loaded.features, config.name)
         self._licences = loaded.select_columns(licences.licence_columns(loaded.features)[:1])
         self._folders = _folders(config)
         self._files = [Path(file["filename"]) for file in loaded.cache_files]
-        self._rows = _undecoded(loaded, self._picture).select_columns(
-            sorted({self._picture, *self._kinds.values()})
+        texts = {one.column for one in self._captions}
+        self._rows = _undecoded(
+            loaded.select_columns(sorted({self._picture, *texts})), self._picture
         )
-        if not len(self):
-            raise UserError(f"source.split: {config.split} of {config.name} is empty; give another")
+        self._refuse_addresses()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -67,14 +68,14 @@ class HubDataset:
         if not 0 <= i < len(self):
             raise IndexError(i)
         row, name = self._rows[int(i)], f"{self.name}:{i}"
-        captions = columns.captions_of(self._kinds, lambda c: self._text(row[c], c), name)
+        captions = captions_in(row, self._captions, name)
         picture = decode(self._encoded(row[self._picture], name), self.size, name)
         return Example(picture, captions, truth=name)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the first caption's classes, if it is a label."""
-        return self._names.get(next(iter(self._kinds.values())), ())
+        return self._captions[0].names
 
     @property
     def attribution(self) -> str:
@@ -88,31 +89,52 @@ class HubDataset:
         return Origin(sha256, {}, found, found.total())
 
     def _encoded(self, held: dict[str, Any] | None, name: str) -> bytes:
-        """The bytes of a picture, which stand in the table or in a file that it names."""
+        """The bytes of an image, which are in the table, in a file that it names, or in a zip."""
         if held and held.get("bytes"):
             return held["bytes"]
         if not held or not held.get("path"):
             raise IncompleteExample(name, "no picture in this row")
-        path, name = Path(held["path"]), f"{name} ({held['path']})"
+        name = f"{name} ({held['path']})"
+        inside, file = _place(held["path"])
+        path = self._folders[0] / file  # an absolute one stays
         try:
             if not any(path.resolve().is_relative_to(folder) for folder in self._folders):
                 raise UnreadablePicture(name, "a file outside of the dataset")
+            if inside:
+                return read_member(path, inside, LARGEST_PICTURE)
             if path.stat().st_size > LARGEST_PICTURE:
                 raise UnreadablePicture(name, TOO_LARGE)
             return path.read_bytes()
         except OSError as error:
-            raise UnreadablePicture(name, str(error.strerror)) from None
+            raise UnreadablePicture(name, str(error.strerror or error)) from None
+        except ValueError as error:
+            raise UnreadablePicture(name, str(error)) from None
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+            raise UnreadablePicture(name, f"in a zip that cannot be read: {error}") from None
 
-    def _text(self, value: Any, column: str) -> Any:
-        if (names := self._names.get(column)) and isinstance(value, int):
-            return names[value] if 0 <= value < len(names) else None
-        return value
+    def _refuse_addresses(self) -> None:
+        """Raises UserError where the first image is elsewhere, as then all of them are."""
+        held = self._rows[0][self._picture] or {}
+        scheme, found, _ = (held.get("path") or "").partition("://")
+        if found and scheme != "zip" and not held.get("bytes"):
+            raise UserError(
+                f"source.picture: {self._picture} of {self.name} holds addresses ({scheme}://), no "
+                "images; download or unpack them first"
+            )
+
+
+def _place(path: str) -> tuple[str, str]:
+    """Of zip://INSIDE::FILE the two; of a file an empty one and the file."""
+    inside, found, file = path.removeprefix("zip://").rpartition("::")
+    return (inside, file) if found and path.startswith("zip://") else ("", path)
 
 
 def _loaded(config: HubDatasetConfig) -> Any:
     """The split, as a table on disk."""
     if not config.name:
         raise UserError("source.name: empty; give a dataset's name on the hub, or its folder")
+    if not config.split:
+        raise UserError("source.split: empty; give one, such as train")
     try:
         import datasets
     except ImportError:
@@ -120,8 +142,7 @@ def _loaded(config: HubDatasetConfig) -> Any:
     folder = Path(config.name).expanduser()
     try:
         if any((folder / file).is_file() for file in ("state.json", "dataset_dict.json")):
-            saved = datasets.load_from_disk(str(folder))
-            return _split(saved, config) if isinstance(saved, dict) else saved
+            return _saved_split(datasets.load_from_disk(str(folder)), config)
         name = str(folder) if folder.exists() else config.name
         return datasets.load_dataset(name, config.subset or None, split=config.split)
     except UserError:
@@ -130,28 +151,29 @@ def _loaded(config: HubDatasetConfig) -> Any:
         raise UserError(f"source.name: {config.name} {hub.reason(error)}") from None
 
 
-def _split(saved: dict[str, Any], config: HubDatasetConfig) -> Any:
-    if config.split not in saved:
+def _saved_split(saved: Any, config: HubDatasetConfig) -> Any:
+    """The split, or a part of one, of what `save_to_disk` wrote.
+
+    A single split that has no name is the one to train on. Raises UserError for any other.
+    """
+    from datasets import ReadInstruction, concatenate_datasets
+
+    splits = saved if isinstance(saved, dict) else {str(saved.split or "train"): saved}
+    if config.split in splits:
+        return splits[config.split]
+    if config.split == "all":
+        return concatenate_datasets([*splits.values()])
+    lengths = {name: len(rows) for name, rows in splits.items()}
+    try:
+        parts = ReadInstruction.from_spec(config.split).to_absolute(lengths)
+    except (ValueError, AssertionError):
+        single = "" if isinstance(saved, dict) else ", as the only one"
         raise UserError(
-            f"source.split: {config.name} has no {config.split}{nearest(config.split, saved)}; it "
-            f"has {', '.join(saved)}"
-        )
-    return saved[config.split]
-
-
-def _picture_column(config: HubDatasetConfig, features: Any) -> str:
-    from datasets import Image
-
-    if config.picture:
-        return existing(config.picture, list(features), config.name, "source.picture")
-    if found := next((n for n, kind in features.items() if isinstance(kind, Image)), ""):
-        return found
-    if found := next((name for name in columns.PICTURES if name in features), ""):
-        return found
-    raise UserError(
-        f"source.picture: no column of pictures is known among {', '.join(features)} of "
-        f"{config.name}; give one"
-    )
+            f"source.split: {config.name} has no {config.split}{nearest(config.split, splits)}; it "
+            f"has {', '.join(splits)}{single}"
+        ) from None
+    chosen = [splits[part.splitname].select(range(part.from_, part.to)) for part in parts]
+    return concatenate_datasets(chosen)
 
 
 def _undecoded(table: Any, column: str) -> Any:
@@ -164,28 +186,11 @@ def _undecoded(table: Any, column: str) -> Any:
         raise UserError(f"source.picture: {column} holds no pictures ({line})") from None
 
 
-def _captions(config: HubDatasetConfig, features: Any) -> dict[str, str]:
-    if kinds := caption_columns(config.captions, list(features), config.name):
-        return kinds
-    for column in LABELS:
-        if column in features and _is_labels(features[column]):
-            return {column: column}
-    raise UserError(
-        f"source.captions: no column of captions is known among {', '.join(features)} of "
-        f"{config.name}; give one"
-    )
-
-
-def _is_labels(kind: Any) -> bool:
-    from datasets import ClassLabel
-
-    return isinstance(kind, ClassLabel)
-
-
 def _folders(config: HubDatasetConfig) -> list[Path]:
     """Where the files of a dataset may lie, which its table names."""
     from datasets import config as settings
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     given = [Path(config.name).expanduser()] if Path(config.name).expanduser().is_dir() else []
-    caches = (settings.HF_CACHE_HOME, settings.HF_DATASETS_CACHE)
+    caches = (settings.HF_CACHE_HOME, settings.HF_DATASETS_CACHE, HF_HUB_CACHE)
     return [folder.resolve() for folder in (*given, *map(Path, caches))]

@@ -1,8 +1,10 @@
 """Datasets of Hugging Face, made here and read from folders: nothing is fetched."""
 
 import io
+import json
 import pickle
 import re
+import zipfile
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image, ImageFile
 from test_pictures import png_claiming
 
 from flowbrush.data.batches import BatchConfig, batches
+from flowbrush.data.hub_columns import captions_of
 from flowbrush.data.hub_dataset import HubDataset, HubDatasetConfig
 from flowbrush.data.source import Source, UnreadablePicture
 from flowbrush.errors import UserError
@@ -109,6 +112,68 @@ def test_a_folder_of_pictures_with_metadata_is_read(tmp_path):
         source[1]
 
 
+def zipped(folder: Path, **members: bytes) -> Path:
+    """train.zip with three images, their captions, and further members."""
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "train.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        for i in range(3):
+            file.writestr(f"{i}.png", members.get(f"image_{i}", png(i)))
+        rows = [{"file_name": f"{i}.png", "text": f"picture {i}"} for i in range(3)]
+        file.writestr("metadata.jsonl", "\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def test_a_zip_of_images_with_metadata_is_read(tmp_path):
+    source = opened(zipped(tmp_path / "d"))
+    assert numbers(source) == [0, 1, 2] and source[2].captions == {"text": "picture 2"}
+    assert numbers(pickle.loads(pickle.dumps(source))) == [0, 1, 2]
+
+
+def test_what_in_a_zip_cannot_be_read_is_skipped_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr("flowbrush.data.hub_dataset.LARGEST_PICTURE", 1_000_000)
+    source = opened(zipped(tmp_path / "d", image_1=bytes(1_000_001)))
+    with pytest.raises(UnreadablePicture, match=r"1\.png.*over 1 MB"):
+        source[1]
+    zipfile.ZipFile(tmp_path / "d/train.zip", "w").close()  # another one in its place
+    with pytest.raises(UnreadablePicture, match="not in the zip"):
+        source[0]
+    (tmp_path / "d/train.zip").write_bytes(b"PK torn")
+    with pytest.raises(UnreadablePicture, match="a zip that cannot be read"):
+        source[0]
+
+
+def test_a_zip_elsewhere_is_not_read(tmp_path):
+    zipped(tmp_path / "elsewhere")
+    rows = [{"bytes": None, "path": f"zip://0.png::{tmp_path}/elsewhere/train.zip"}]
+    Dataset.from_dict({"image": rows, "text": ["a"]}).save_to_disk(tmp_path / "d")
+    with pytest.raises(UnreadablePicture, match="outside of the dataset"):
+        opened(tmp_path / "d")[0]
+
+
+def test_a_saved_single_split_is_that_one_and_no_other(tmp_path):
+    table().save_to_disk(tmp_path / "unnamed")
+    assert len(opened(tmp_path / "unnamed")) == 5
+    found = refusal(tmp_path / "unnamed", split="test")
+    assert "source.split" in found and "has no test; it has train, as the only one" in found
+    Dataset.from_dict(table().with_format(None)[:], split="test").save_to_disk(tmp_path / "test")
+    assert "it has test, as the only one" in refusal(tmp_path / "test")
+    assert len(opened(tmp_path / "test", split="test")) == 5
+
+
+@pytest.mark.parametrize(
+    ("split", "found"),
+    [
+        ("train[1:3]", [1, 2]),
+        ("train[:40%]", [0, 1]),
+        ("train[4:]+test[:1]", [4, 0]),
+        ("all", [0, 1, 2, 3, 4, 0, 1, 2]),
+    ],
+)
+def test_a_part_of_what_was_saved_may_be_read(tmp_path, split, found):
+    DatasetDict({"train": table(), "test": table(3)}).save_to_disk(tmp_path / "d")
+    assert numbers(opened(tmp_path / "d", split=split)) == found
+
+
 def test_the_split_may_be_a_part(tmp_path):
     parquet(tmp_path / "d")
     parquet(tmp_path / "d", table(3), "test")
@@ -123,6 +188,139 @@ def test_columns_may_be_given_with_their_kinds(tmp_path):
     made = table(front=None).rename_column("image", "front").add_column("ja", ["猫 "] * 5)
     source = opened(parquet(tmp_path / "d", made), captions=("en=text", "ja"), picture="front")
     assert source[1].captions == {"en": "picture 1", "ja": "猫"} and numbers(source)[4] == 4
+
+
+def with_captions(folder: Path, values: list, name: str = "caption") -> Path:
+    """A row for each value."""
+    images = [{"bytes": png(i), "path": None} for i in range(len(values))]
+    made = Dataset.from_dict({"image": images, name: values})
+    made.cast_column("image", datasets.Image()).save_to_disk(folder)
+    return folder
+
+
+FIVE = {f"caption.{i}": f"words {i}" for i in range(5)}
+
+
+@pytest.mark.parametrize(
+    ("value", "captions"),
+    [
+        ([f"words {i}" for i in range(5)], FIVE),
+        (["words  0", None, " ", "words 1"], {"caption.0": "words 0", "caption.1": "words 1"}),
+        ([{"raw": f"words {i}", "id": i} for i in range(5)], FIVE),
+        ({"raw": [f"words {i}" for i in range(5)], "tokens": [["words"]] * 5}, FIVE),
+        ({"en": "cat", "ja": "猫"}, {"en": "cat", "ja": "猫"}),
+        ({"text": "cat", "url": "x"}, {"caption": "cat"}),
+    ],
+)
+def test_lists_and_structs_of_captions_are_read(tmp_path, value, captions):
+    """As Flickr30k and COCO have five of each image."""
+    source = opened(with_captions(tmp_path / "d", [value, value]))
+    assert source[1].captions == captions
+
+
+@pytest.mark.parametrize("value", [[], [None], [" "], None])
+def test_a_list_without_a_caption_is_skipped(tmp_path, value):
+    source = opened(with_captions(tmp_path / "d", [["words"], value]))
+    with pytest.raises(UnreadablePicture, match="no caption in caption"):
+        source[1]
+
+
+def test_fields_of_captions_may_be_given(tmp_path):
+    folder = with_captions(tmp_path / "d", [{"en": ["cat", "a cat"], "ja": ["猫"], "by": ["x"]}])
+    chosen = ("short=caption.en.0", "ja=caption.ja")
+    assert opened(folder, captions=chosen)[0].captions == {"short": "cat", "ja.0": "猫"}
+    assert "caption has no fr" in refusal(folder, captions=("caption.fr",))
+
+
+def test_translations_are_captions_by_language(tmp_path):
+    features = {"text": datasets.Translation(languages=["en", "ja"])}
+    row = {"text": {"en": "cat", "ja": "猫"}}
+    found = captions_of((), features, "d")
+    assert [one.of(row, "d:0") for one in found] == [{"en": "cat"}, {"ja": "猫"}]
+
+
+def test_a_caption_that_a_struct_lacks_is_passed_over(tmp_path):
+    values = [{"en": "cat", "ja": "猫"}, {"en": "dog", "ja": None}]
+    assert opened(with_captions(tmp_path / "d", values))[1].captions == {"en": "dog"}
+
+
+def test_one_of_two_columns_of_captions_is_enough(tmp_path):
+    made = table(text=["a", None, "c", "d", "e"]).add_column("caption", ["v", "w", "x", "y", "z"])
+    assert opened(parquet(tmp_path / "d", made))[1].captions == {"caption": "w"}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (7, "caption holds .*int64.*, no text"),
+        ([7, 8], "caption holds .*, no text"),
+        ({"author": "x", "title": "y"}, "caption holds author, title; give one.*caption.author"),
+    ],
+)
+def test_captions_that_are_none_are_refused_at_the_start(tmp_path, value, said):
+    assert re.search(f"source.captions: {said}", refusal(with_captions(tmp_path / "d", [value])))
+
+
+def test_a_column_of_text_is_taken_where_another_of_a_known_name_has_none(tmp_path):
+    made = table().add_column("caption", [[1, 2]] * 5)
+    assert opened(parquet(tmp_path / "d", made))[0].captions == {"text": "picture 0"}
+
+
+# -- which column has the images
+
+
+def with_images(folder: Path, *names: str) -> Path:
+    """The images of the i-th column are all i."""
+    columns = {n: [{"bytes": png(i), "path": None}] * 2 for i, n in enumerate(names)}
+    made = Dataset.from_dict({**columns, "text": ["a", "b"]})
+    for name in names:
+        made = made.cast_column(name, datasets.Image())
+    made.save_to_disk(folder)
+    return folder
+
+
+def test_the_column_called_image_goes_before_masks(tmp_path):
+    folder = with_images(tmp_path / "d", "conditioning_image", "mask", "image", "jpg")
+    assert numbers(opened(folder)) == [2, 2]
+    assert numbers(opened(folder, picture="mask")) == [1, 1]
+
+
+@pytest.mark.parametrize("names", [("mask", "photo"), ("jpg", "png", "mask")])
+def test_columns_of_images_that_no_name_tells_apart_are_refused(tmp_path, names):
+    found = refusal(with_images(tmp_path / "d", *names))
+    assert "source.picture" in found and ", ".join(n for n in names[:2]) in found
+
+
+def test_the_only_column_of_images_needs_no_known_name(tmp_path):
+    made = Dataset.from_dict({"photo": [png(3)], "vector": [b"abc"], "text": ["a"]})
+    made.cast_column("photo", datasets.Image()).save_to_disk(tmp_path / "d")
+    assert numbers(opened(tmp_path / "d")) == [3]
+
+
+@pytest.mark.parametrize("chosen", [{}, {"picture": "image"}])
+def test_several_images_a_row_are_refused(tmp_path, chosen):
+    rows = {"image": [[{"bytes": png(1), "path": None}] * 2], "text": ["a"]}
+    kind = Features({"image": datasets.List(datasets.Image()), "text": Value("string")})
+    Dataset.from_dict(rows, kind).save_to_disk(tmp_path / "d")
+    assert "source.picture: image" in (found := refusal(tmp_path / "d", **chosen))
+    assert "several images a row" in found
+
+
+def test_undecoded_images_and_paths_are_images_too(tmp_path):
+    made = table(text=None).cast_column("image", datasets.Image(decode=False))
+    assert numbers(opened(parquet(tmp_path / "a", made))) == [0, 1, 2, 3, 4]
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/x.png").write_bytes(png(9))
+    rows = {"image": ["x.png", str(tmp_path / "b/x.png")], "text": ["a", "b"]}
+    Dataset.from_dict(rows).save_to_disk(tmp_path / "b")
+    assert numbers(opened(tmp_path / "b")) == [9, 9]
+
+
+@pytest.mark.parametrize("scheme", ["https", "tar"])
+def test_addresses_in_the_place_of_images_are_refused_at_the_start(tmp_path, scheme):
+    rows = {"image": [f"{scheme}://somewhere/x.png"], "text": ["a"]}
+    Dataset.from_dict(rows).save_to_disk(tmp_path / "d")
+    assert f"image of {tmp_path / 'd'} holds addresses ({scheme}://)" in refusal(tmp_path / "d")
 
 
 def test_labels_are_captions_where_there_are_no_others(tmp_path):
