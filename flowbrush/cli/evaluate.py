@@ -33,7 +33,7 @@ class EvaluateOptions:
     reference: Path | None = None
     """statistics of real pictures in an .npz; left out: the examples' own pictures"""
     validation: int = 256
-    """pictures of the validation loss; 0 = none"""
+    """images of the validation loss, each once, at most all that are held out; 0 = none"""
     seed: int = 0
     """picture i is painted with the seed SEED + i"""
     batch: int = 64

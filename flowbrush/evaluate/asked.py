@@ -1,11 +1,12 @@
 """What is painted to be measured: captions of real examples, which stay where they are."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -24,7 +25,8 @@ class Asked:
     """Examples of a source, and the captions that are painted of them, kind after kind.
 
     A kind is a language, or "short" and "long". Pictures are read when they are needed: memory
-    does not grow with their number. truths: what the source knows of each.
+    does not grow with their number. truths: what the source knows of each. prompts: examples that
+    share their image or all of their captions, and so are not independent, have one number.
     """
 
     source: Source
@@ -32,6 +34,7 @@ class Asked:
     kinds: tuple[str, ...]
     captions: tuple[str, ...]  # kinds x indices
     truths: tuple[Any, ...]  # indices
+    prompts: tuple[int, ...]  # indices
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -40,6 +43,11 @@ class Asked:
         """The places of one kind's captions among all."""
         first = self.kinds.index(kind) * len(self)
         return slice(first, first + len(self))
+
+    @property
+    def groups(self) -> Int64[Tensor, " n"]:
+        """For an interval over all captions: those of one example, in every kind, are a group."""
+        return torch.tensor(self.prompts).repeat(len(self.kinds))
 
     def real(self, together: int = 64) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
         """The real pictures, in parts."""
@@ -53,13 +61,17 @@ def asked(source: Source, most: int, kinds: Sequence[str] = ()) -> Asked:
     kinds: of captions; empty = all that the first example has. Raises UserError where there is
     nothing to ask, or an example lacks a kind.
     """
-    examples = {}
+    examples, prompts = {}, list[tuple[Hashable, Hashable]]()
     for i in spread(most, len(source)):
         try:
             example = source[i]
         except UnreadablePicture:
             continue
         examples[i] = example.captions, example.truth
+        image = sha256(example.picture.tobytes()).digest()
+        # Classes are all that there is to ask for, and a drawn world draws each caption anew.
+        is_draw = bool(source.classes) or example.truth is not None
+        prompts.append((image, i if is_draw else tuple(example.captions.items())))
     if not examples:
         raise UserError("evaluate: the source has no picture that can be read")
     captions, truths = zip(*examples.values(), strict=True)
@@ -73,7 +85,24 @@ def asked(source: Source, most: int, kinds: Sequence[str] = ()) -> Asked:
         chosen,
         tuple(caption[kind] for kind in chosen for caption in captions),
         truths,
+        tuple(_linked(prompts)),
     )
+
+
+def _linked(keys: Sequence[tuple[Hashable, Hashable]]) -> list[int]:
+    """A number of each row: the same where rows share a key, or are linked by others that do."""
+    parent = list(range(len(keys)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    for column in zip(*keys, strict=True):
+        first: dict[Hashable, int] = {}
+        for i, key in enumerate(column):
+            parent[root(i)] = root(first.setdefault(key, i))
+    return [root(i) for i in range(len(keys))]
 
 
 def sheet(what: Asked, painted: Iterable[UInt8[Tensor, "_ 3 H W"]], each: int = 8) -> Image.Image:

@@ -18,7 +18,7 @@ from flowbrush.data.emoji_variants import EmojiVariants, EmojiVariantsConfig, Va
 from flowbrush.data.part import Listed, Part
 from flowbrush.data.source import Source, all_pictures, stacked
 from flowbrush.errors import UserError
-from flowbrush.evaluate.intervals import Measured, of_share
+from flowbrush.evaluate.intervals import Measured, groups_of, of_share
 from flowbrush.evaluate.spread import spread
 
 
@@ -66,8 +66,7 @@ def composition(
     """The shares of right pairs, concepts and attributes, of unseen and of seen pairs.
 
     asked, nearest: what was asked for and what was painted, picture by picture. kind: of the
-    captions, as a language. The intervals take the pictures as independent, though several are of
-    one concept.
+    captions, as a language. The intervals take the pairs of one concept together, as one group.
     """
     found: list[Measured] = []
     for name, seen in (("unseen", False), ("seen", True)):
@@ -122,8 +121,11 @@ def _share(
 ) -> list[Measured]:
     if not rows:
         return []
-    share, n = of_share(torch.tensor([test(*row) for row in rows])), len(rows)
+    concepts, n = groups_of(asked.concept for asked, _ in rows), len(rows)
+    share = of_share(torch.tensor([test(*row) for row in rows]), concepts)
     m = len(among.variants)
     chance = sum(test(asked, one) for asked, _ in rows for one in among.variants) / (n * m)
     by = f"the nearest of {m:,} real pictures; a random one: {chance:.4f}"
+    if (distinct := len(concepts.unique())) < n:
+        by += f"; {distinct:,} concepts"
     return [Measured(name, *share, n, by, better, "none")]

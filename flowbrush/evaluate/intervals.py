@@ -4,10 +4,14 @@
 
 for B blocks of s of n pictures; (n - 1) / n sum for s = 1. On average it is not too small for any
 estimate symmetric in the pictures, up to the step from n to n - s; it is too large, by up to twice
-and more, where pictures act in pairs (FID of many dimensions) or by leaps (precision)."""
+and more, where pictures act in pairs (FID of many dimensions) or by leaps (precision).
+
+Rows that are not independent, such as several images of one example, are left out together:
+`groups` numbers them alike, and the interval is that of as many groups. None: each by itself.
+"""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -21,6 +25,7 @@ FEWEST = 10  # pictures from which an interval is given
 BLOCKS = 20
 FEW = 10_000  # pictures below which a biased metric says little by itself
 
+Groups = Int64[Tensor, " n"] | None  # of each row: those of one number are not independent
 Bias = Literal["none", "upwards", "downwards", "up or down"]
 
 
@@ -100,13 +105,30 @@ def jackknife(estimates: Float64[Tensor, " B"], count: int, size: int = 1) -> Sp
     return Spread((count - size) ** 2 / (count * size * freedom) * squares, freedom)
 
 
-def binomial(share: float, count: int) -> Spread:
+def binomial(share: float, count: int | float) -> Spread:
     """Of a share of `count` pictures, as with two more on either side (Agresti & Coull 1998), so
     that it is not zero for a share of 0 or 1."""
     if count < FEWEST:
         return UNKNOWN
     softened = (share * count + 2) / (count + 4)
     return Spread(softened * (1 - softened) / count, count - 1)
+
+
+def binomial_of_groups(right: Bool[Tensor, " n"], groups: Groups) -> Spread:
+    """The same where rows come in groups: of as many independent rows as vary as much (Kish 1965).
+
+    Where all rows are equal, that number is the one of groups within which rows are all alike.
+    """
+    value, n = float(right.double().mean()), len(right)
+    sums, sizes = sums_by_group(right.double(), groups)
+    if len(sums) == n or len(sums) < FEWEST:
+        return binomial(value, len(sums))
+    varied = jackknife((sums.sum() - sums) / (n - sizes), len(sums)).variance
+    effective = value * (1 - value) / varied if varied else math.inf
+    if value in (0.0, 1.0):
+        effective = n**2 / float(sizes.square().sum())
+    softened = binomial(value, max(FEWEST, min(n, effective)))
+    return softened._replace(freedom=len(sums) - 1)
 
 
 def interval(
@@ -124,17 +146,35 @@ def interval(
     return Interval(max(value - half, within[0]), min(value + half, within[1]))
 
 
-def of_share(right: Bool[Tensor, " n"]) -> tuple[float, float, float]:
+def of_share(right: Bool[Tensor, " n"], groups: Groups = None) -> tuple[float, float, float]:
     """The share of True, and the ends of its interval."""
     value = float(right.double().mean())
-    return value, *interval(value, binomial(value, len(right)), within=(0.0, 1.0))
+    return value, *interval(value, binomial_of_groups(right, groups), within=(0.0, 1.0))
 
 
-def of_mean(each: Float[Tensor, " n"]) -> tuple[float, float, float]:
+def of_mean(each: Float[Tensor, " n"], groups: Groups = None) -> tuple[float, float, float]:
     """The mean, and the ends of its interval."""
-    each, n = each.double(), len(each)
-    left_out = (each.sum() - each) / max(1, n - 1)
-    return float(each.mean()), *interval(float(each.mean()), jackknife(left_out, n))
+    each = each.double()
+    sums, sizes = sums_by_group(each, groups)
+    left_out = (each.sum() - sums) / (len(each) - sizes).clamp(min=1)
+    return float(each.mean()), *interval(float(each.mean()), jackknife(left_out, len(sums)))
+
+
+def sums_by_group(
+    each: Float64[Tensor, " n"], groups: Groups
+) -> tuple[Float64[Tensor, " g"], Float64[Tensor, " g"]]:
+    """Of each group: the sum of its rows, and their number."""
+    if groups is None:
+        return each, torch.ones_like(each)
+    number = groups.unique(return_inverse=True)[1]
+    zeros = torch.zeros(int(number.max()) + 1, dtype=torch.float64)
+    return zeros.index_add(0, number, each), zeros.index_add(0, number, torch.ones_like(each))
+
+
+def groups_of(rows: Iterable[Hashable]) -> Int64[Tensor, " n"]:
+    """Equal rows have one number, by the order in which they first come."""
+    numbers: dict[Hashable, int] = {}
+    return torch.tensor([numbers.setdefault(row, len(numbers)) for row in rows])
 
 
 def student(freedom: float) -> float:

@@ -73,15 +73,17 @@ def _right_first(what: Asked, painted: Parts) -> list[Measured]:
         errors.append(ground_errors(one[None], real[row : row + 1]))
     found = []
     for kind in what.kinds:
-        share = of_share(torch.cat(right[what.of(kind)]))
+        groups = what.groups[what.of(kind)]
+        share = of_share(torch.cat(right[what.of(kind)]), groups)
         by = f"the nearest of {len(what):,} real pictures, in pixels, is the asked one"
         name = f"right first, {_name(kind)}"
         found.append(Measured(name, *share, len(what), by, "higher", "none"))
         ground = torch.cat(errors[what.of(kind)])
+        groups = groups[ground.isfinite()]
         if len(ground := ground[ground.isfinite()]):
             by = "of 255, where the real picture is white"
             name = f"white ground error, {_name(kind)}"
-            found.append(Measured(name, *of_mean(ground), len(ground), by, "lower", "none"))
+            found.append(Measured(name, *of_mean(ground, groups), len(ground), by, "lower", "none"))
     return found
 
 
@@ -143,6 +145,8 @@ def by_features(what: Asked, painted: Parts, by: Comparison, cache: Path) -> lis
         probe = emoji_probe(cache, choose_device(), print)
         each = probe.score_of(own, what.captions)
         found.append(
-            Measured("probe score", *of_mean(each), len(each), probe.worth, "higher", "none")
+            Measured(
+                "probe score", *of_mean(each, what.groups), len(each), probe.worth, "higher", "none"
+            )
         )
     return found

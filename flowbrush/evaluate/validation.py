@@ -5,19 +5,23 @@
 Always of the velocity, whatever a run predicts or is trained on, and with noise that belongs to the
 picture's place in the order: runs on the same pictures in the same space compare, whatever their
 batch, objective or number of processes.
+
+No image is measured twice where there are enough. One that comes several times all the same (in a
+mixture, as copies in a data set) counts as one image, also in the interval.
 """
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from flowbrush.condition import joined
 from flowbrush.data.batches import BatchConfig, batches
 from flowbrush.data.source import Source
 from flowbrush.data.split import split
-from flowbrush.evaluate.intervals import Measured, of_mean
+from flowbrush.evaluate.intervals import Measured, groups_of, of_mean
 from flowbrush.flow.loss import flow_loss
 from flowbrush.processes import autocast
 from flowbrush.randomness import derive, normal
@@ -30,9 +34,10 @@ TOGETHER = 32
 
 @dataclass(frozen=True)
 class ValidationLoss:
-    """Of each picture at each of TIMES."""
+    """Of each example at each of TIMES. images: which image it shows, by number."""
 
     losses: Float64[Tensor, "n times"]
+    images: Int64[Tensor, " n"]
     held_out: bool  # or pictures that the run has learned from
 
     @property
@@ -43,25 +48,28 @@ class ValidationLoss:
     def measured(self) -> Measured:
         which = "held-out" if self.held_out else "training"
         by = f"velocity at 8 times, {which} pictures"
-        value = of_mean(self.losses.mean(dim=1))
-        return Measured("validation loss", *value, len(self.losses), by, "lower", "none")
+        value = of_mean(self.losses.mean(dim=1), self.images)
+        distinct = len(self.images.unique())
+        return Measured("validation loss", *value, distinct, by, "lower", "none")
 
 
 @torch.no_grad()
 def validation_loss(
     painter: TextToImage, source: Source, pictures: int, held_out: bool
 ) -> ValidationLoss:
-    """Of the network as it is, for about `pictures` pictures of `source`, each as often as others.
+    """Of the network as it is, for `pictures` examples of `source`, or all where it has fewer.
 
     Raises UserError where none can be read.
     """
-    config, device, found = painter.config, painter.device, []
+    config, device, found, images = painter.config, painter.device, [], list[bytes]()
+    pictures = min(pictures, max(1, len(source)))
     was_training = painter.denoiser.training
     painter.denoiser.eval()
     order = BatchConfig(size=min(TOGETHER, pictures), captions=config.batch.captions)
     loader = batches(source, order, SEED, 0)
     for _ in range(-(-pictures // order.size)):
         batch = next(loader)
+        images += [sha256(picture.numpy().tobytes()).digest() for picture in batch.pictures]
         keys = [derive(SEED, "posterior", place) for place in batch.places]
         data = painter.space.normalize(painter.space.compress(batch.pictures_on(device)), keys)
         keys = [derive(SEED, "validation noise", place) for place in batch.places]
@@ -89,7 +97,7 @@ def validation_loss(
             )
     loader.close()
     painter.denoiser.train(was_training)
-    return ValidationLoss(torch.cat(found)[:pictures], held_out)
+    return ValidationLoss(torch.cat(found)[:pictures], groups_of(images[:pictures]), held_out)
 
 
 def loss_of_run(painter: TextToImage, pictures: int) -> ValidationLoss | None:

@@ -45,9 +45,12 @@ def judged(painter: TextToImage, most: int = 0) -> Judged:
         what=what,
         pictures=pictures,
         right={
-            kind: of_share(is_right_first(pictures[what.of(kind)], real)) for kind in what.kinds
+            kind: of_share(
+                is_right_first(pictures[what.of(kind)], real), what.groups[what.of(kind)]
+            )
+            for kind in what.kinds
         },
-        psnr=of_mean(psnr(real.repeat(len(what.kinds), 1, 1, 1), pictures)),
+        psnr=of_mean(psnr(real.repeat(len(what.kinds), 1, 1, 1), pictures), what.groups),
         seconds=seconds,
         parameters=sum(weight.numel() for weight in network.parameters()),
         flops=LEARNING * forward_flops(network, shapes) * config.train.pictures,

@@ -79,3 +79,32 @@ def test_the_sheet_has_a_row_for_each_kind_of_caption():
     single, double = (sheet(what, [*what.real()] * len(what.kinds), each=3) for what in (one, two))
     assert single.width == double.width
     assert double.height > 1.7 * single.height
+
+
+class Captioned:
+    """A Source of grey pictures, each with one caption."""
+
+    attribution = ""
+
+    def __init__(self, *rows: tuple[int, str], classes: tuple[str, ...] = ()) -> None:
+        self.rows, self.classes = rows, classes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Example:
+        grey, caption = self.rows[i]
+        return Example(np.full((2, 2, 3), grey, np.uint8), {"text": caption, "copy": caption})
+
+
+def test_examples_of_one_image_or_one_caption_are_a_group_in_every_kind():
+    # the first and the last are linked by the second: its image, then its caption
+    what = asked(Captioned((1, "a"), (1, "b"), (2, "c"), (3, "b")), 0)
+    first, second, third, last = what.groups[:4].tolist()
+    assert first == second == last != third
+    assert what.groups.tolist() == 2 * [first, second, third, last]
+
+
+def test_examples_of_one_class_are_independent():
+    what = asked(Captioned((1, "cat"), (2, "cat"), (2, "dog"), classes=("cat", "dog")), 0)
+    assert [len(set(what.groups[rows].tolist())) for rows in ([0, 1], [1, 2])] == [2, 1]

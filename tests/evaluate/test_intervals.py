@@ -14,8 +14,11 @@ from flowbrush.evaluate.intervals import (
     binomial,
     blocks,
     cautions,
+    groups_of,
     interval,
     jackknife,
+    of_mean,
+    of_share,
     ordered,
     student,
 )
@@ -112,3 +115,47 @@ def test_without_variance_an_interval_is_a_point():
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_the_variance_of_none_and_of_all_is_not_zero(share):
     assert binomial(share, 100).variance > 0
+
+
+def repeated(seed: int, sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows around their groups' own means, both of variance 1; the number of each row's group."""
+    generator = torch.Generator().manual_seed(seed)
+    groups = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    means = torch.randn(len(sizes), generator=generator).double()
+    return means[groups] + torch.randn(len(groups), generator=generator).double(), groups
+
+
+@pytest.mark.parametrize("sizes", [[15] * 17, [1, 2, 3, 4, 5] * 8, [1] * 30])
+def test_the_interval_of_a_mean_covers_where_rows_come_in_groups(sizes):
+    ends = [of_mean(*repeated(seed, sizes))[1:] for seed in range(400)]
+    assert 0.92 <= sum(low < 0 < high for low, high in ends) / 400 <= 0.98
+
+
+@pytest.mark.parametrize("sizes", [[15] * 30, [1, 2, 3, 4, 5] * 8, [1] * 40])
+def test_the_interval_of_a_share_covers_where_rows_come_in_groups(sizes):
+    drawn = [repeated(seed, sizes) for seed in range(400)]
+    ends = [of_share(rows > 0, groups)[1:] for rows, groups in drawn]
+    assert 0.92 <= sum(low < 0.5 < high for low, high in ends) / 400 <= 0.99
+
+
+def test_groups_of_one_row_change_no_interval():
+    rows = torch.randn(30, generator=torch.Generator().manual_seed(0)).double()
+    assert of_mean(rows, torch.arange(30)) == of_mean(rows)
+    assert of_share(rows > 0, torch.arange(30)) == of_share(rows > 0)
+
+
+def test_rows_of_few_groups_give_no_interval():
+    rows, groups = torch.randn(90).double(), torch.arange(90) % 9
+    assert math.isnan(of_mean(rows, groups)[1])
+    assert math.isnan(of_share(rows > 0, groups)[1])
+
+
+def test_a_share_of_all_counts_the_groups_not_their_rows():
+    groups = torch.arange(300) % 20
+    assert of_share(torch.ones(300, dtype=torch.bool), groups)[1] == pytest.approx(
+        of_share(torch.ones(20, dtype=torch.bool))[1]
+    )
+
+
+def test_equal_rows_are_a_group():
+    assert groups_of("abacb").tolist() == [0, 1, 0, 2, 1]
