@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig, build_denoiser, build_shapes
 from flowbrush.flow.denoiser import FlowConfig
 from flowbrush.flow.diffusion import DiffusionConfig
+from flowbrush.flow.guidance import guided_at
 from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.interchange.jit_folder import check_jit, usage, write_jit
 from flowbrush.randomness import derive, normal
@@ -141,6 +143,17 @@ def test_every_choice_of_the_sampler_leaves(sampling, tmp_path):
     flow = FlowConfig(prediction="data", noise_scale=1.5, t_eps=0.1)
     config = replace(LABELS, flow=flow, sampling=replace(SAMPLING, **sampling))
     assert_paints_alike(build(config, tmp_path / "a").write(), ["dog", "cat"])
+
+
+@pytest.mark.parametrize("open_low", [False, True])
+def test_the_pipeline_guides_at_the_same_times(open_low):
+    from flowbrush.interchange.jit_to_diffusers.pipeline import JiTPipeline
+
+    pipeline = SimpleNamespace(config=SimpleNamespace(guidance_open_start=open_low))
+    halves = [i / 2 / steps for steps in range(1, 101) for i in range(2 * steps + 1)]
+    for interval in [(0.0, 1.0), (0.1, 1.0), (0.7, 0.9), (0.5, 0.5), (1.0, 1.0), (0.0, 0.3)]:
+        ours = guided_at(torch.tensor(halves, dtype=torch.float64), interval, open_low)
+        assert [JiTPipeline.guided_at(pipeline, t, interval) for t in halves] == ours.tolist()
 
 
 @pytest.fixture(scope="module")
