@@ -8,7 +8,8 @@
 A shard of m samples holds `index` (m), `latents` (m f s h w; the second of f is of the mirrored
 picture) and for each kind K of captions `caption.K` (bytes of UTF-8), `text.K` (tokens, width),
 `pooled.K` (m, width) and `label.K` (m), where the encoder gives them. Captions and texts stand one
-after the other: sample i has those from `starts[i]` to `starts[i + 1]` of `caption.K.starts`.
+after the other: sample i has those from `starts[i]` to `starts[i + 1]` of `caption.K.starts`. They
+are empty where it has no caption of the kind.
 """
 
 import json
@@ -161,7 +162,9 @@ class Shard:
         captions = {
             kind: self._ragged(f"caption.{kind}", row).tobytes().decode() for kind in self.kinds
         }
-        features = {kind: self._features(kind, row) for kind in self.kinds}
+        if any(captions.values()):  # else the captions themselves are empty
+            captions = {kind: caption for kind, caption in captions.items() if caption}
+        features = {kind: self._features(kind, row) for kind in captions}
         mirrored = stored[1] if len(stored) > 1 else None
         return Example(stored[0], captions, mirrored=mirrored, features=features)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flowbrush.contact_sheet import contact_sheet
 from flowbrush.data import EmojiConfig, EmojiVariantsConfig
-from flowbrush.data.source import Source, UnreadablePicture, stacked
+from flowbrush.data.source import Source, UnreadablePicture, read_example, stacked
 from flowbrush.data.split import split
 from flowbrush.errors import UserError
 from flowbrush.evaluate.composition import pairs
@@ -58,14 +58,20 @@ class Asked:
 def asked(source: Source, most: int, kinds: Sequence[str] = ()) -> Asked:
     """About `most` examples evenly over a source (0 = all), without the broken ones.
 
-    kinds: of captions; empty = all that the first example has. Raises UserError where there is
-    nothing to ask, or an example lacks a kind.
+    kinds: of captions; empty = all that the first example has. An example that lacks one of them is
+    left out, as a broken one is. Raises UserError where none is left.
     """
     examples, prompts = {}, list[tuple[Hashable, Hashable]]()
+    missing, chosen = "", tuple(kinds)
     for i in spread(most, len(source)):
         try:
-            example = source[i]
+            example = read_example(source, i)
         except UnreadablePicture:
+            continue
+        chosen = chosen or tuple(example.captions)
+        if lacks := next((kind for kind in chosen if kind not in example.captions), ""):
+            there = ", ".join(example.captions)
+            missing = f"--kinds {lacks}: no picture has it; one of them has {there}"
             continue
         examples[i] = example.captions, example.truth
         image = sha256(example.picture.tobytes()).digest()
@@ -73,12 +79,8 @@ def asked(source: Source, most: int, kinds: Sequence[str] = ()) -> Asked:
         is_draw = bool(source.classes) or example.truth is not None
         prompts.append((image, i if is_draw else tuple(example.captions.items())))
     if not examples:
-        raise UserError("evaluate: the source has no picture that can be read")
+        raise UserError(missing or "evaluate: the source has no picture that can be read")
     captions, truths = zip(*examples.values(), strict=True)
-    chosen = tuple(kinds) or tuple(captions[0])
-    if missing := next((kind for kind in chosen for c in captions if kind not in c), None):
-        there = ", ".join(captions[0])
-        raise UserError(f"--kinds {missing}: not of every picture; the first has {there}")
     return Asked(
         source,
         tuple(examples),

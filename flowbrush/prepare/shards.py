@@ -22,7 +22,7 @@ from flowbrush import config_io
 from flowbrush.checkpoint import sha256
 from flowbrush.condition import Condition
 from flowbrush.data.prepared import CONDITIONS_FILE, Manifest, conditions_metadata, shard_path
-from flowbrush.data.source import Example, Source, UnreadablePicture, stacked
+from flowbrush.data.source import Example, Source, UnreadablePicture, read_example, stacked
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
 from flowbrush.spaces import Space
@@ -131,8 +131,7 @@ def write_shard(
 ) -> Record:
     """Encode the shard's examples. tick: told of how many more were read.
 
-    Raises UserError where examples differ in their kinds of captions, latents are too large for
-    fp16, or the encoder refuses a caption.
+    Raises UserError where latents are too large for fp16, or the encoder refuses a caption.
     """
     reading, indices = _Reading(), work.indices(number)
     latents = [_latents(pictures, encoding) for pictures in reading(encoding, indices, tick)]
@@ -157,10 +156,13 @@ def write_shard(
 
 @dataclass
 class _Reading:
-    """What was read of a shard's examples, but for the pictures, which go by in batches."""
+    """What was read of a shard's examples, but for the pictures, which go by in batches.
+
+    captions: of each kind one an example; None where it has none of the kind.
+    """
 
     indices: list[int] = field(default_factory=list)
-    captions: dict[str, list[str]] = field(default_factory=dict)
+    captions: dict[str, list[str | None]] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
 
     def __call__(
@@ -179,16 +181,11 @@ class _Reading:
             tick(len(part))
 
     def _take(self, i: int, example: Example) -> None:
-        if not self.indices:
-            self.captions = {kind: [] for kind in example.captions}
-        if list(example.captions) != list(self.captions):
-            raise UserError(
-                f"source: example {i} has captions {', '.join(example.captions)}, the ones before "
-                f"it have {', '.join(self.captions)}; all must have the same"
-            )
+        for kind in example.captions:
+            self.captions.setdefault(kind, [None] * len(self.indices))
         self.indices.append(i)
-        for kind, caption in example.captions.items():
-            self.captions[kind].append(caption)
+        for kind, captions in self.captions.items():
+            captions.append(example.captions.get(kind))
 
 
 def _examples(
@@ -198,7 +195,7 @@ def _examples(
 
     def read(i: int) -> Example | UnreadablePicture:
         try:
-            return source[i]
+            return read_example(source, i)
         except UnreadablePicture as error:
             return error
 
@@ -225,17 +222,20 @@ def _latents(pictures: UInt8[Tensor, "b 3 H W"], encoding: Encoding) -> Shaped[T
     return stored
 
 
-def _captions(kind: str, captions: list[str], encoding: Encoding) -> dict[str, Tensor]:
-    """One kind of captions, and what the encoder makes of them."""
-    encoded = [torch.from_numpy(np.frombuffer(c.encode(), np.uint8).copy()) for c in captions]
-    tensors = _ragged(f"caption.{kind}", encoded)
+def _captions(kind: str, captions: list[str | None], encoding: Encoding) -> dict[str, Tensor]:
+    """One kind of captions, and what the encoder makes of them: nothing, or zeros, of none."""
+    held = [np.frombuffer((caption or "").encode(), np.uint8) for caption in captions]
+    tensors = _ragged(f"caption.{kind}", [torch.from_numpy(text.copy()) for text in held])
+    there = [caption for caption in captions if caption is not None]
     rows: list[dict[str, Tensor]] = []
-    for start in range(0, len(captions), CAPTIONS_AHEAD * encoding.batch):
-        some = captions[start : start + CAPTIONS_AHEAD * encoding.batch]
+    for start in range(0, len(there), CAPTIONS_AHEAD * encoding.batch):
+        some = there[start : start + CAPTIONS_AHEAD * encoding.batch]
         for condition in encoding.encoder.encode_many(some, encoding.batch):
             rows.append({name: _stored(part) for name, part in _parts(condition).items()})
     for name in rows[0]:
-        parts = [row[name][0] for row in rows]
+        own, none = iter(rows), rows[0][name][0]
+        none = none[:0] if name == "text" else torch.zeros_like(none)
+        parts = [none if caption is None else next(own)[name][0] for caption in captions]
         if name == "text":
             tensors |= _ragged(f"text.{kind}", parts)
         else:

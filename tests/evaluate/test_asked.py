@@ -55,10 +55,14 @@ def test_broken_pictures_are_not_asked_for():
     assert what.indices == what.truths == (0, 2, 4, 6, 8)
 
 
-def test_a_kind_that_an_example_lacks_is_refused():
-    with pytest.raises(UserError, match="--kinds ja: not of every picture"):
-        asked(Half(), 0)
-    with pytest.raises(UserError, match="--kinds fr: not of every picture; the first has en, ja"):
+def test_an_example_that_lacks_a_kind_is_not_asked_for():
+    what = asked(Half(), 0)
+    assert (what.kinds, what.indices) == (("en", "ja"), (0, 2, 4, 6))
+    assert what.captions[4:] == ("灰 0", "灰 2", "灰 4", "灰 6")
+
+
+def test_a_kind_that_no_example_has_is_refused():
+    with pytest.raises(UserError, match="--kinds fr: no picture has it; one of them has en, ja"):
         asked(SOURCE, 3, ("fr",))
 
 

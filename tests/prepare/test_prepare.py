@@ -23,7 +23,7 @@ from tiny import tiny, tiny_dit
 
 from flowbrush.backbones import MMDiTConfig, PixArtConfig
 from flowbrush.data import FolderConfig, PreparedConfig, ShapesWorldConfig
-from flowbrush.data.prepared import shard_path
+from flowbrush.data.prepared import Shard, shard_path
 from flowbrush.data.source import Example
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig, with_classes
@@ -341,30 +341,37 @@ def test_a_source_that_has_changed_is_refused(tmp_path: Path, models: Path) -> N
 
 @dataclass(frozen=True)
 class Uneven:
-    """Its second example has no Japanese caption."""
+    """Its second example has no Japanese caption, its third one none that is taken."""
 
     classes: tuple[str, ...] = field(default=(), init=False)
     attribution: str = field(default="", init=False)
 
     def __len__(self) -> int:
-        return 2
+        return 3
 
     def __getitem__(self, i: int) -> Example:
-        captions = {"en": "grey", "ja": "灰"} if i == 0 else {"en": "grey"}
+        captions = ({"en": "grey", "ja": "灰"}, {"en": "grey"}, {"en": "x" * 9_999})[i]
         return Example(np.zeros((16, 16, 3), np.uint8), captions)
 
 
-def test_examples_with_different_kinds_of_captions_are_refused(
-    tmp_path: Path, models: Path
-) -> None:
+def test_an_example_keeps_those_kinds_of_captions_that_it_has(tmp_path: Path, models: Path) -> None:
     config = sentences(models)
-    manifest = replace(prepare(config, into(tmp_path)).manifest, examples=2)
+    manifest = replace(prepare(config, into(tmp_path)).manifest, examples=3)
     work = Work(config, manifest, tmp_path, 4)
     encoding = replace(work.encoding(CPU.device), source=Uneven())
-    with pytest.raises(
-        UserError, match="example 1 has captions en, the ones before it have en, ja"
-    ):
-        write_shard(work, 0, encoding)
+    record = write_shard(work, 0, encoding)
+    shard = Shard(shard_path(tmp_path, 0))
+    both, one = shard.example(0), shard.example(1)
+    assert (both.captions, one.captions) == ({"en": "grey", "ja": "灰"}, {"en": "grey"})
+    assert both.features and one.features and list(one.features) == ["en"]
+    english, japanese = both.features["en"], both.features["ja"]
+    for mine, features in ((one.features["en"], english), (english, english)):
+        assert mine.text is not None and features.text is not None
+        assert np.array_equal(mine.text, features.text)
+    assert not np.array_equal(japanese.text, english.text)
+    assert [broken.reason for broken in record.broken] == [
+        "a caption of 9,999 characters, over 2,000"
+    ]
 
 
 def test_latents_beyond_fp16_are_refused(
