@@ -11,7 +11,7 @@ Rows that are not independent, such as several images of one example, are left o
 """
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -25,7 +25,7 @@ FEWEST = 10  # pictures from which an interval is given
 BLOCKS = 20
 FEW = 10_000  # pictures below which a biased metric says little by itself
 
-Groups = Int64[Tensor, " n"] | None  # of each row: those of one number are not independent
+Groups = Int64[Tensor, " _"] | None  # of each row: those of one number are not independent
 Bias = Literal["none", "upwards", "downwards", "up or down"]
 
 
@@ -94,6 +94,26 @@ def blocks(count: int, seed: int) -> Int64[Tensor, "B s"]:
     size = count // many if many else 1
     generator = torch.Generator().manual_seed(derive(seed, "jackknife", count))
     return torch.randperm(count, generator=generator)[: many * size].view(many, size)
+
+
+class RowBlocks(NamedTuple):
+    """Blocks of `size` of all `groups`. rows: those of each block."""
+
+    rows: Sequence[Int64[Tensor, " s"]]
+    groups: int
+    size: int
+
+
+def row_blocks(rows: int, seed: int, groups: Groups) -> RowBlocks:
+    """`blocks` of whole groups, whose rows may differ in number."""
+    if groups is None or len(groups.unique()) == rows:
+        chosen = blocks(rows, seed)
+        return RowBlocks(list(chosen), rows, chosen.shape[1])
+    number = groups.unique(return_inverse=True)[1]
+    count = int(number.max()) + 1
+    chosen = blocks(count, seed)
+    found = [torch.isin(number, block).nonzero()[:, 0] for block in chosen]
+    return RowBlocks(found, count, chosen.shape[1])
 
 
 def jackknife(estimates: Float64[Tensor, " B"], count: int, size: int = 1) -> Spread:
@@ -175,6 +195,20 @@ def groups_of(rows: Iterable[Hashable]) -> Int64[Tensor, " n"]:
     """Equal rows have one number, by the order in which they first come."""
     numbers: dict[Hashable, int] = {}
     return torch.tensor([numbers.setdefault(row, len(numbers)) for row in rows])
+
+
+def copies_of(features: Float[Tensor, "n d"]) -> Int64[Tensor, " n"]:
+    """Equal rows are a group: features are the same to the last bit for equal images."""
+    return groups_of(row.tobytes() for row in features.numpy())
+
+
+def by_of(features: str, groups: Groups, real: Groups = None) -> str:
+    """`Measured.by`: with the numbers of prompts and of real images, where they are below those of
+    the rows."""
+    for what, numbers in (("prompts", groups), ("distinct real images", real)):
+        if numbers is not None and (distinct := len(numbers.unique())) < len(numbers):
+            features += f", {distinct:,} {what}"
+    return features
 
 
 def student(freedom: float) -> float:

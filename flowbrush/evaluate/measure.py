@@ -14,6 +14,7 @@ from flowbrush.evaluate.asked import Asked
 from flowbrush.evaluate.composition import catalogue, composition
 from flowbrush.evaluate.efficientnet import EfficientNet
 from flowbrush.evaluate.features import FeaturesConfig, PictureFeatures
+from flowbrush.evaluate.gaussian import Gaussian
 from flowbrush.evaluate.inception import Inception
 from flowbrush.evaluate.intervals import Measured, of_mean, of_share
 from flowbrush.evaluate.probe import emoji_probe
@@ -98,7 +99,7 @@ class Comparison:
     features: PictureFeatures
     text: TextEncoder | None  # of captions, where the features have a like
     real: Float[Tensor, "m d"] | None  # None = of a reference that keeps no vectors
-    known: Float[Tensor, "m d"] | metrics.Gaussian  # what FID compares with
+    known: Float[Tensor, "m d"] | Gaussian  # what FID compares with
 
 
 def comparison(
@@ -125,22 +126,22 @@ def by_features(what: Asked, painted: Parts, by: Comparison, cache: Path) -> lis
     own = torch.cat([features(part) for part in painted])
     if isinstance(features, Inception | DINOv2Features):
         name = "FID" if isinstance(features, Inception) else "FD-DINOv2"
-        found.append(metrics.fid(own, by.known, features.name, name))
+        found.append(metrics.fid(own, by.known, features.name, name, groups=what.groups))
     if real is not None and by.text is None:
-        found.append(metrics.kid(own, real, features.name))
+        found.append(metrics.kid(own, real, features.name, groups=what.groups))
     if real is not None and isinstance(features, Inception | DINOv2Features):
-        found.append(metrics.precision(own, real, features.name))
-        found.append(metrics.recall(own, real, features.name))
+        found.append(metrics.precision(own, real, features.name, groups=what.groups))
+        found.append(metrics.recall(own, real, features.name, groups=what.groups))
     if isinstance(features, Inception):
         classes = features.logits(own).double().softmax(dim=1)
-        found.append(metrics.inception_score(classes, features.name))
+        found.append(metrics.inception_score(classes, features.name, groups=what.groups))
     if real is not None and by.text:
-        found.append(metrics.cmmd_unbiased(own, real, features.name))
-        found.append(metrics.cmmd(own, real, features.name))
+        found.append(metrics.cmmd_unbiased(own, real, features.name, groups=what.groups))
+        found.append(metrics.cmmd(own, real, features.name, groups=what.groups))
     if by.text:
         texts = by.text([*what.captions]).pooled
         assert texts is not None
-        found.append(metrics.clip_score(own, texts, features.name))
+        found.append(metrics.clip_score(own, texts, features.name, what.groups))
     if isinstance(features, EfficientNet):
         probe = emoji_probe(cache, choose_device(), print)
         each = probe.score_of(own, what.captions)

@@ -18,7 +18,7 @@ from torch import Tensor
 from flowbrush.data.source import Picture, Source, UnreadablePicture, stacked
 from flowbrush.errors import UserError
 from flowbrush.evaluate.features import PictureFeatures
-from flowbrush.evaluate.metrics import Gaussian, Moments
+from flowbrush.evaluate.gaussian import Gaussian, Moments
 from flowbrush.evaluate.spread import spread
 from flowbrush.whole_files import written_whole
 

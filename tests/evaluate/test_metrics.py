@@ -13,16 +13,13 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 import flowbrush.evaluate.metrics as metrics
 from flowbrush.errors import UserError
-from flowbrush.evaluate.intervals import Measured
+from flowbrush.evaluate.gaussian import Gaussian, Moments, frechet_distance, gaussian
+from flowbrush.evaluate.intervals import Measured, interval, jackknife
 from flowbrush.evaluate.metrics import (
-    Gaussian,
-    Moments,
     clip_score,
     cmmd,
     cmmd_unbiased,
     fid,
-    frechet_distance,
-    gaussian,
     inception_score,
     kid,
     precision,
@@ -343,7 +340,7 @@ def test_precision_and_recall_are_their_definitions(k):
 @pytest.mark.usefixtures("_rows")
 def test_balls_without_a_block_are_those_that_never_saw_it():
     points, centres = drawn(40, 2, 0, scale=2.0), drawn(33, 2, 1)
-    chosen = torch.arange(30).view(10, 3)
+    chosen = list(torch.arange(30).view(10, 3))
     found = metrics._inside(points, centres, chosen, k=2).double().mean(dim=1)
     wanted = [naive_share(points, centres, 2)]
     for rows in chosen:
@@ -354,7 +351,7 @@ def test_balls_without_a_block_are_those_that_never_saw_it():
 
 
 def test_copies_have_a_precision_of_one_even_where_a_ball_is_a_point():
-    same = drawn(5, 7, 0, mean=100.0).repeat_interleave(4, dim=0)
+    same = drawn(12, 7, 0, mean=100.0).repeat_interleave(4, dim=0)
     one = precision(same, same.flip(0), "toy")
     assert one.value == one.high == 1
     assert one.low < 1
@@ -487,3 +484,70 @@ def test_a_batch_of_another_width_is_refused():
     moments = Moments(3)
     with pytest.raises(UserError, match="4 wide, not 3"):
         moments.add(drawn(9, 4, 0))
+
+
+# Rows that are not independent
+
+
+TOGETHER = torch.arange(30).repeat(4)  # four painted images of each of thirty prompts
+
+
+def of_prompts(seed: int, mean: float = 1.0) -> Tensor:
+    """120 rows around the 30 means of their prompts; each coordinate has variance 1 in all."""
+    means = drawn(30, 3, seed, mean, scale=0.9**0.5)
+    return means[TOGETHER] + drawn(120, 3, seed + 10**6, scale=0.1**0.5)
+
+
+@pytest.mark.parametrize("metric", [kid, cmmd_unbiased, precision, recall, fid])
+def test_intervals_cover_where_a_prompt_has_several_images(metric):
+    pairs = [(of_prompts(i), drawn(300, 3, 2000 + i)) for i in range(150)]
+    found = [metric(x, y, "toy", groups=TOGETHER) for x, y in pairs]
+    truth = sum(one.value for one in found) / len(found)
+    # thirty prompts of a skewed estimate (KID) cover a little less; as independent rows 0.7
+    assert coverage(iter(found), truth) >= 0.86
+    if metric in (kid, fid):
+        assert coverage((metric(x, y, "toy") for x, y in pairs), truth) < 0.8
+    assert all(one.by.endswith(", 30 prompts") for one in found)
+
+
+@pytest.mark.parametrize("metric", [kid, cmmd_unbiased])
+def test_intervals_cover_where_real_images_come_again(metric):
+    pairs = [(drawn(100, 3, i), of_prompts(i, 1.0)[:30].repeat(4, 1)) for i in range(150)]
+    found = [metric(x, y, "toy") for x, y in pairs]
+    truth = sum(one.value for one in found) / len(found)
+    # thirty prompts of a skewed estimate (KID) cover a little less; as independent rows 0.7
+    assert coverage(iter(found), truth) >= 0.86
+    if metric in (kid, fid):
+        assert coverage((metric(x, y, "toy") for x, y in pairs), truth) < 0.8
+    assert all(one.by.endswith(", 30 distinct real images") for one in found)
+
+
+def test_the_interval_of_the_clip_score_covers_where_a_prompt_has_several_images():
+    captions = torch.tensor([[1.0, 0.0, 0.0]]).double().expand(120, 3)
+    pictures = (drawn(30, 3, i).repeat(4, 1) for i in range(300))
+    figures = (clip_score(x, captions, "toy", TOGETHER) for x in pictures)
+    assert 0.9 <= coverage(figures, 25.0) <= 0.99
+
+
+def test_the_interval_of_the_inception_score_covers_where_a_prompt_has_several_images():
+    found = [inception_score(of_prompts(i).softmax(1), "toy", groups=TOGETHER) for i in range(200)]
+    truth = sum(one.value for one in found) / len(found)
+    assert 0.88 <= coverage(iter(found), truth) <= 0.99
+
+
+def test_kernels_without_a_prompt_are_those_that_never_saw_it():
+    x, y, together = drawn(24, 3, 0), drawn(15, 3, 1), torch.arange(12).repeat(2)
+    one, without = kid(x, y, "toy", groups=together), []
+    for prompt in range(12):
+        without.append(kid(x[together != prompt], y, "toy").value)
+    spread = jackknife(torch.tensor(without).double(), 12)
+    alone = [kid(x, y[torch.arange(15) != i], "toy").value for i in range(15)]
+    wanted = interval(one.value, spread, jackknife(torch.tensor(alone).double(), 15))
+    assert ends(one) == pytest.approx(tuple(wanted))
+
+
+def test_groups_of_one_image_change_no_figure():
+    x, y = drawn(40, 3, 0, mean=0.5), drawn(30, 3, 1)
+    for metric in (kid, cmmd, fid, precision, recall):
+        alone, grouped = metric(x, y, "toy"), metric(x, y, "toy", groups=torch.arange(40))
+        assert ends(alone) == ends(grouped)
