@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from flowbrush.config_io import as_text
 from flowbrush.errors import UserError
 from flowbrush.sharding import Rows, own, rows
 from flowbrush.whole_files import sync
@@ -271,7 +272,7 @@ def _write(aside: Path, name: str, state: State) -> Path:
         save_file({k: v.contiguous() for k, v in state.items()}, path)
         return path
     path = aside / f"{name}.json"
-    path.write_text(json.dumps(state, indent=2, ensure_ascii=False), "utf-8")
+    path.write_bytes(as_text(state))
     return path
 
 

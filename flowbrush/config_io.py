@@ -27,6 +27,11 @@ def to_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def as_text(data: Any) -> bytes:
+    """Plain JSON data as an indented file. What is no Unicode in a file's name is escaped."""
+    return json.dumps(data, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
 def from_json(cls: type[C], data: Any, where: str) -> C:
     """An instance of `cls` from plain JSON data.
 
@@ -59,9 +64,8 @@ def save(config: Any, path: Path) -> None:
     Raises UserError as `check_finite` does.
     """
     check_finite(config, str(path))
-    text = json.dumps(to_json(config), indent=2, ensure_ascii=False) + "\n"
     with written_whole(path) as aside:
-        aside.write_text(text, "utf-8")
+        aside.write_bytes(as_text(to_json(config)) + b"\n")
 
 
 def load(cls: type[C], path: Path) -> C:

@@ -20,6 +20,8 @@ class TrainOptions:
     tiny: Tiny = False
     prepared: Path | None = None
     """folder that `flowbrush prepare` has filled, to train from instead of the recipe's source"""
+    changed_data: bool = False
+    """resume though files of the data set have changed, and with them which images are held out"""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps"""
     peer_timeout: float = 120.0
@@ -66,6 +68,7 @@ def train(arguments: list[str]) -> int:
     config, prepared = chosen.config, chosen.options.prepared
     if prepared and isinstance(config, AutoencoderExperiment):
         raise UserError("--prepared: an autoencoder learns from pictures; leave it out")
+    changed = chosen.options.changed_data
     patience = timedelta(minutes=chosen.options.peer_timeout)
     with joined_processes(chosen.options.device, patience) as processes:
         if prepared and isinstance(config, ExperimentConfig):
@@ -75,5 +78,5 @@ def train(arguments: list[str]) -> int:
             config = begun_elsewhere(config, Path(target), run, says_start, processes)
         may_change = changeable(run) if going_on else WATCHING
         if isinstance(config, AutoencoderExperiment):
-            return train_autoencoder(config, run, processes, may_change)
-        return train_run(config, run, processes, may_change)
+            return train_autoencoder(config, run, processes, may_change, changed)
+        return train_run(config, run, processes, may_change, changed)

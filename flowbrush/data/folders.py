@@ -130,6 +130,7 @@ class Folder:
         return Origin(
             self.first_sha256(len(self)),
             self.left_out,
+            names_sha256=listing_sha256((composed(name), 0) for name in self.names),
             captions_sha256=self._captions_sha256,
             stamps_sha256=stamps.hexdigest(),
         )

@@ -38,6 +38,9 @@ def provenance(config: "SourceConfig", source: Source) -> dict[str, Any]:
         "attribution": source.attribution,
         "sha256": origin.sha256,
         "made_of": dict(origin.made_of),
+        "names_sha256": origin.names_sha256,
+        "captions_sha256": origin.captions_sha256,
+        "stamps_sha256": origin.stamps_sha256,
     }
 
 

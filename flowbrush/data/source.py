@@ -12,6 +12,7 @@ from jaxtyping import Float16, Float32, Int16, UInt8
 from torch import Tensor
 
 from flowbrush.condition import MAX_CAPTION, Condition
+from flowbrush.data.names import shown
 
 LONGEST_CAPTION = 65_536  # bytes that are read of a caption, or characters of what is text already
 
@@ -80,11 +81,12 @@ class UnreadablePicture(Exception):
     """An example that cannot be learned: it is skipped, counted and listed.
 
     Where more than MOST_BROKEN are so, training stops and `doctor` says so: see `too_many`.
+    Its name can be printed and stored, whatever bytes the file's name has.
     """
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
-        self.name, self.reason = name, reason
+        self.name, self.reason = shown(name), shown(reason)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
@@ -190,8 +192,8 @@ class Origin:
 
     sha256: of the list of its files. left_out: how many examples, by cause. licences: how many have
     which, among the first `licences_of`. made_of: the same of a source that this one was made of.
-    captions_sha256: of all captions, where they are cheap to read. stamps_sha256: of the files'
-    sizes and times of their last writing, in order, whatever the files are called.
+    Of files that are images, names_sha256: of their names alone; captions_sha256: of all captions;
+    stamps_sha256: of the images' sizes and times of writing, in order, whatever they are called.
     """
 
     sha256: str
@@ -199,6 +201,7 @@ class Origin:
     licences: Mapping[str, int] = field(default_factory=dict)
     licences_of: int = 0
     made_of: Mapping[str, Any] = field(default_factory=dict)
+    names_sha256: str = ""
     captions_sha256: str = ""
     stamps_sha256: str = ""
 

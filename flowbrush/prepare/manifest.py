@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import sys
 from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from flowbrush import config_io
+from flowbrush.data.changes import WRITTEN_AGAIN, changed
 from flowbrush.data.prepared import (
     MANIFEST_FILE,
     Manifest,
@@ -26,6 +28,7 @@ from flowbrush.spaces import PixelConfig
 from flowbrush.whole_files import write_whole
 
 SAMPLED = 64  # examples that a source is known by
+COMPARED_APART = {"provenance"}
 KNOWN_AT_THE_END = {"complete", "samples", "broken", "digest", "latents", "condition"}
 
 
@@ -63,10 +66,10 @@ def fingerprint(source: Source) -> str:
     return digest.hexdigest()
 
 
-def opened(folder: Path, planned: Manifest) -> Manifest:
+def opened(folder: Path, planned: Manifest, source: Source) -> Manifest:
     """The manifest in the folder: `planned`, where there was none.
 
-    Raises UserError where what is there was planned otherwise.
+    Raises UserError where what is there was planned otherwise, or made of other data.
     """
     path = folder / MANIFEST_FILE
     try:
@@ -79,14 +82,34 @@ def opened(folder: Path, planned: Manifest) -> Manifest:
             raise UserError(f"--to {folder}: holds other files; choose another folder")
         _write(planned, path)
     found = config_io.load(Manifest, path)
+    _check_data(folder, found, planned, source)
     for f in fields(Manifest):
         before, now = (getattr(manifest, f.name) for manifest in (found, planned))
-        if f.name not in KNOWN_AT_THE_END and (at := _difference(before, now, f.name)):
+        if f.name not in KNOWN_AT_THE_END | COMPARED_APART and (
+            at := _difference(before, now, f.name)
+        ):
             raise UserError(
                 f"{folder}: begun otherwise ({at[0]} was {at[1]}, is now {at[2]}); choose another "
                 "folder with --to, or delete this one"
             )
     return found
+
+
+def _check_data(folder: Path, found: Manifest, planned: Manifest, source: Source) -> None:
+    """Raises UserError where captions, or the list of images, have changed."""
+    if found.source != planned.source or not found.provenance:
+        return  # which is told by name
+    change = changed(found.provenance, planned.provenance, source)
+    if change and change.told == WRITTEN_AGAIN:
+        print(
+            f"{folder}: since it was begun {change.told}; shards that are there stay as they are",
+            file=sys.stderr,
+        )
+    elif change:
+        raise UserError(
+            f"{folder}: begun with other data ({change.told}); choose another folder with --to, or "
+            "delete this one"
+        )
 
 
 def completed(folder: Path, manifest: Manifest) -> Manifest | None:
@@ -120,8 +143,7 @@ def completed(folder: Path, manifest: Manifest) -> Manifest | None:
 
 
 def _write(manifest: Manifest, path: Path) -> None:
-    text = json.dumps(config_io.to_json(manifest), indent=2, ensure_ascii=False)
-    write_whole(path, text.encode())
+    write_whole(path, config_io.as_text(config_io.to_json(manifest)))
 
 
 def _difference(before: Any, now: Any, path: str) -> tuple[str, Any, Any] | None:

@@ -67,7 +67,7 @@ def prepare(config: ExperimentConfig, options: PrepareConfig) -> Done:
     folder = options.to
     source = config.source.build(config.size)
     config = with_classes(config, source)
-    manifest = opened(folder, plan(config, source, options.shard))
+    manifest = opened(folder, plan(config, source, options.shard), source)
     rank, world = rank_and_world()
     mine = [n for n in range(rank, manifest.shards, world) if not is_finished(folder, n)]
     known = conditions_metadata(folder).get("prompts") == list(config.watch.prompts)

@@ -149,8 +149,8 @@ def write_shard(
         broken=tuple(reading.broken),
     )
     write_whole(shard_path(work.folder, number), encoded)
-    text = json.dumps(config_io.to_json(record), indent=2, ensure_ascii=False)
-    write_whole(record_path(work.folder, number), text.encode())
+    text = config_io.as_text(config_io.to_json(record))
+    write_whole(record_path(work.folder, number), text)
     return record
 
 

@@ -44,19 +44,23 @@ from flowbrush.train.interruption import Interruption
 from flowbrush.train.journal import Journal, check_loggers, is_time
 from flowbrush.train.parallel import MeanGradients, compile_blocks
 from flowbrush.train.rejects import Rejects
-from flowbrush.train.run_folder import opened
+from flowbrush.train.run_folder import change_since, check_data, opened
 from flowbrush.train.saving import Saving
 from flowbrush.train.start import start_from
 from flowbrush.train.steps import Steps
 
 
 def train_autoencoder(
-    config: AutoencoderExperiment, run: Path, processes: Processes, changeable: tuple[str, ...] = ()
+    config: AutoencoderExperiment,
+    run: Path,
+    processes: Processes,
+    changeable: tuple[str, ...] = (),
+    changed_data: bool = False,
 ) -> int:
     """Train until `config.train.pictures` are seen, from the newest checkpoint in `run`, if any.
 
     Several processes share the work as in `train`.
-    changeable: dotted beginnings of the fields in which `config` may differ from the run's own.
+    changeable, changed_data: as in `train`.
     Returns the exit status: 0 when done, 128 + n when signal n stopped it, after a checkpoint.
     Raises UserError for what the user can mend.
     """
@@ -105,12 +109,19 @@ def train_autoencoder(
     with opened(run, config, changeable, source.attribution) if main else nullcontext():
         # Go on from the newest whole checkpoint.
         seen, found = 0, None
+        origin = provenance(config.source, whole) if main else {}
         if main:
             record_compute(run, compute)
             found = checkpoint.newest(folder, print) if checkpoint.exists(folder) else None
         if found := processes.gathered(found)[0]:
             progress = checkpoint.load(found, "progress")
             seen, begins_averaged = progress["pictures"], progress.get("begins_averaged", False)
+            check_data(
+                processes.gathered(change_since(found, origin, whole) if main else None)[0],
+                bool(config.held_out),
+                changed_data,
+                processes.say,
+            )
             for name, state in steps.states.items():
                 checkpoint.fill(found, name, state, str(found))
         if begins_averaged:
@@ -120,7 +131,6 @@ def train_autoencoder(
             return 0
 
         rejects = Rejects(run, len(source), processes)
-        origin = provenance(config.source, whole) if main else {}
         shown = shown_pictures(held_out, source)
         ahead = batches(source, config.batch, settings.seed, seen, processes.rank, processes.world)
         with (

@@ -16,6 +16,9 @@ WATCHING = ("watch.", "evaluate.")
 RESUMING = (
     *WATCHING,
     "source.path",
+    "source.ignore",
+    "source.layout",
+    "source.split",
     "train.pictures",
     "train.lr",
     "train.clip",

@@ -40,7 +40,7 @@ from flowbrush.train.journal import Journal, check_loggers, is_time
 from flowbrush.train.parallel import compile_blocks, share
 from flowbrush.train.previews import preview, preview_prompts
 from flowbrush.train.rejects import Rejects
-from flowbrush.train.run_folder import opened
+from flowbrush.train.run_folder import change_since, check_data, opened
 from flowbrush.train.saving import Saving
 from flowbrush.train.stages import build_stages, staged_batches
 from flowbrush.train.start import start_from
@@ -48,7 +48,11 @@ from flowbrush.train.steps import Steps
 
 
 def train(
-    config: ExperimentConfig, run: Path, processes: Processes, changeable: tuple[str, ...] = ()
+    config: ExperimentConfig,
+    run: Path,
+    processes: Processes,
+    changeable: tuple[str, ...] = (),
+    changed_data: bool = False,
 ) -> int:
     """Train until `config.train.pictures` are seen, from the newest checkpoint in `run`, if any.
 
@@ -56,6 +60,7 @@ def train(
     and order are those of one process. Only dropout inside the network depends on their number.
     The main one alone paints, measures and writes; of a network in shards all do, and it writes.
     changeable: dotted beginnings of the fields in which `config` may differ from the run's own.
+    changed_data: whether other images may be held out than before, where files have changed.
     Returns the exit status: 0 when done, 128 + n when signal n stopped it, after a checkpoint.
     Raises UserError for what the user can mend.
     """
@@ -102,6 +107,7 @@ def train(
     with opened(run, config, changeable, source.attribution) if main else nullcontext():
         # Go on from the newest whole checkpoint.
         seen, folder, found = 0, run / CHECKPOINT_FOLDER, None
+        origin = provenance(config.source, whole) if main else {}
         if main:
             record_null(run, encoder.null)
             record_compute(run, compute)
@@ -114,8 +120,12 @@ def train(
                     f"source: {len(source):,} examples, and {before:,} at the last checkpoint; put "
                     "back what is gone, or begin another run"
                 )
-            if before < len(source):
-                processes.say(f"source: {len(source) - before:,} examples more: in another order")
+            check_data(
+                processes.gathered(change_since(found, origin, whole) if main else None)[0],
+                bool(config.held_out),
+                changed_data,
+                processes.say,
+            )
             begins_averaged = progress.get("begins_averaged", False)
             steps.fill(found, f"{run}: {OTHERS}")  # of an import without an optimizer's state
         if begins_averaged:
@@ -125,7 +135,6 @@ def train(
             return 0
 
         rejects = Rejects(run, len(source), processes)
-        origin = provenance(config.source, whole) if main else {}
         steady = main and not config.stages  # else the work of a picture changes on the way
         work = work_of(config.backbone, shapes, device, dtype, processes.world) if steady else None
         with (

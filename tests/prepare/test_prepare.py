@@ -27,6 +27,7 @@ from flowbrush.data.prepared import Shard, shard_path
 from flowbrush.data.source import Example
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig, with_classes
+from flowbrush.prepare import manifest
 from flowbrush.prepare.prepare import PrepareConfig, prepare
 from flowbrush.prepare.shards import Work, record_path, write_shard
 from flowbrush.processes import Processes
@@ -330,12 +331,29 @@ def test_a_source_of_broken_pictures_alone_is_refused(tmp_path: Path, models: Pa
         prepare(replace(sentences(models), source=source), into(tmp_path / "p"))
 
 
-def test_a_source_that_has_changed_is_refused(tmp_path: Path, models: Path) -> None:
+def test_an_image_that_has_changed_is_refused(tmp_path: Path, models: Path) -> None:
     source = folder_of_pictures(tmp_path / "pictures")
     config = replace(sentences(models), source=source)
     prepare(config, into(tmp_path / "p"))
     Image.new("RGB", (16, 16), "blue").save(tmp_path / "pictures" / "00.png")
-    with pytest.raises(UserError, match="fingerprint was"):
+    with pytest.raises(UserError, match="images were replaced or edited"):
+        prepare(config, into(tmp_path / "p"))
+
+
+def test_an_edit_that_keeps_the_length_is_noticed_beyond_the_sampled_examples(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(manifest, "SAMPLED", 0)  # the first and the last alone
+    pictures = folder_of_pictures(tmp_path / "pictures", 4).path
+    config = replace(sentences(models), source=FolderConfig(path=pictures))
+    prepare(config, into(tmp_path / "p"))
+    content = (pictures / "01.png").read_bytes()
+    (pictures / "01.png").write_bytes(content)
+    prepare(config, into(tmp_path / "p"))
+    assert "images were written again" in capsys.readouterr().err
+    caption = (pictures / "01.txt").read_text()
+    (pictures / "01.txt").write_text(caption.upper())
+    with pytest.raises(UserError, match="captions were edited"):
         prepare(config, into(tmp_path / "p"))
 
 
