@@ -83,7 +83,7 @@ def test_each_layer_is_recorded_at_each_time_of_the_solver():
     with recorded_attention(model.denoiser.backbone) as looks:
         model.generate(PROMPT)
     assert [(look.t, look.layer) for look in looks] == [
-        (t, layer) for t in (0.0, 0.5, 0.5) for layer in (0, 1)
+        (t, layer) for t in (0.0, 0.5, 0.5, 1.0) for layer in (0, 1)
     ]
     tokens = model.encoder(PROMPT).text.shape[1]
     assert looks[0].probabilities.shape == (2, 2, 16, tokens)  # guided: with and without a caption
