@@ -240,7 +240,7 @@ def _text(one: Measured, at: int, run: RunFolder) -> str:
     """`0.0123 (0.0101 to 0.0145)`, and at how many pictures, where the run has seen more."""
     value, ends = said(one)
     late = f"at {short(at)}" if at < run.seen else ""
-    return " ".join(filter(None, (value, f"({ends})" if ends else "", late)))
+    return " ".join(filter(None, (value, f"({ends})" if ends else "", late, one.note)))
 
 
 def _unbroken(cell: Cell) -> Cell:

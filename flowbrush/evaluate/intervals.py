@@ -41,6 +41,7 @@ class Measured:
     by: str  # the features and settings, in words
     better: Literal["lower", "higher"]
     bias: Bias  # of the estimator with so many pictures
+    note: str = ""  # what is wrong with the images, in words
 
     @property
     def line(self) -> str:
@@ -57,8 +58,11 @@ def ordered(measured: Iterable[Measured]) -> list[Measured]:
 
 
 def cautions(measured: Iterable[Measured]) -> list[str]:
-    """A sentence for each figure that is biased with so few pictures (below 10,000)."""
-    return [
+    """Each figure's note once, and a sentence for each that is biased with so few pictures (below
+    10,000)."""
+    measured = list(measured)
+    notes = dict.fromkeys(one.note for one in measured if one.note)
+    return [*notes] + [
         f"{one.name} of {one.pictures:,} pictures is biased {one.bias}; "
         f"compare it only with {one.name} of as many"
         for one in measured

@@ -1,7 +1,8 @@
 """What painted pictures are measured by: what their source can check, and features of pictures."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -9,12 +10,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from flowbrush.data.shapes_world import Scene
+from flowbrush.errors import UserError
 from flowbrush.evaluate import metrics, oracle
 from flowbrush.evaluate.asked import Asked
 from flowbrush.evaluate.composition import catalogue, composition
 from flowbrush.evaluate.efficientnet import EfficientNet
 from flowbrush.evaluate.features import FeaturesConfig, PictureFeatures
-from flowbrush.evaluate.gaussian import Gaussian
+from flowbrush.evaluate.gaussian import Gaussian, finite
 from flowbrush.evaluate.inception import Inception
 from flowbrush.evaluate.intervals import Measured, of_mean, of_share
 from flowbrush.evaluate.probe import emoji_probe
@@ -24,7 +26,7 @@ from flowbrush.evaluate.vision_transformers import CLIPFeaturesConfig, DINOv2Fea
 from flowbrush.processes import choose_device
 from flowbrush.text import TextEncoder
 
-Parts = Iterable[UInt8[Tensor, "_ 3 H W"]]
+Parts = Iterable[UInt8[Tensor, "_ 3 H W"]]  # read more than once
 
 MOST_COMPARED = 2_000  # real pictures among which the nearest is looked for
 LANGUAGES = {
@@ -38,9 +40,30 @@ LANGUAGES = {
 }
 
 
+def degenerate(painted: Parts) -> str:
+    """What shows that a model has collapsed, whatever the figures are: images of one color, and
+    images that are the same as others. Empty where there are none."""
+    flat, count, distinct = 0, 0, set[bytes]()
+    for image in (image for part in painted for image in part):
+        flat += bool((image == image[:, :1, :1]).all())
+        count += 1
+        distinct.add(sha256(image.contiguous().numpy().tobytes()).digest())
+    faults = []
+    if flat:
+        faults.append(f"{flat:,} of {count:,} painted images are of one color")
+    if len(distinct) < count:
+        faults.append(f"only {len(distinct):,} of {count:,} painted images are distinct")
+    return "; ".join(faults)
+
+
 def by_source(what: Asked, painted: Parts) -> list[Measured]:
     """What the source itself can check: the drawn world reads every picture back, pairs of concept
     and attribute are told from all others; else the nearest real picture may be the asked one."""
+    note = degenerate(painted)
+    return [replace(one, note=note) for one in _by_source(what, painted)]
+
+
+def _by_source(what: Asked, painted: Parts) -> list[Measured]:
     if all(isinstance(truth, Scene) for truth in what.truths):
         return _read_back(what, painted)
     if among := catalogue(what.source):
@@ -100,6 +123,7 @@ class Comparison:
     text: TextEncoder | None  # of captions, where the features have a like
     real: Float[Tensor, "m d"] | None  # None = of a reference that keeps no vectors
     known: Float[Tensor, "m d"] | Gaussian  # what FID compares with
+    note: str = ""  # of the reference
 
 
 def comparison(
@@ -115,8 +139,16 @@ def comparison(
         own = torch.cat([features(part) for part in what.real()])
         return Comparison(features, text, own, own)
     read = read_reference(reference, features)
+    if read.vectors is None and not isinstance(features, Inception | DINOv2Features):
+        raise UserError(
+            f"{reference}: it keeps no vectors, and {features.name} gives no figure without them; "
+            "make a reference of at most 50,000 images, or leave --reference out"
+        )
+    own = what.source[what.indices[0]].picture.shape[0]
+    note = f"the reference is of {read.size} px, the run of {own} px"
+    known = read.gaussian if read.vectors is None else read.vectors
     return Comparison(
-        features, text, read.vectors, read.gaussian if read.vectors is None else read.vectors
+        features, text, read.vectors, known, note if read.size not in (0, own) else ""
     )
 
 
@@ -124,6 +156,7 @@ def by_features(what: Asked, painted: Parts, by: Comparison, cache: Path) -> lis
     """The metrics that are usual with these features. cache: a folder for what is fitted once."""
     features, real, found = by.features, by.real, list[Measured]()
     own = torch.cat([features(part) for part in painted])
+    finite(own)
     if isinstance(features, Inception | DINOv2Features):
         name = "FID" if isinstance(features, Inception) else "FD-DINOv2"
         found.append(metrics.fid(own, by.known, features.name, name, groups=what.groups))
@@ -150,4 +183,5 @@ def by_features(what: Asked, painted: Parts, by: Comparison, cache: Path) -> lis
                 "probe score", *of_mean(each, what.groups), len(each), probe.worth, "higher", "none"
             )
         )
-    return found
+    note = "; ".join(filter(None, (degenerate(painted), by.note)))
+    return [replace(one, note=note) for one in found]

@@ -95,7 +95,9 @@ def _read(line: dict[str, Any]) -> Evaluation:
     known = [f.name for f in fields(Measured)]
     measured = []
     for one in line.pop("measured"):
-        values: dict[str, Any] = {k: math.nan if one[k] is None else one[k] for k in known}
+        values: dict[str, Any] = {
+            k: math.nan if one[k] is None else one[k] for k in known if k in one
+        }
         measured.append(Measured(**values))
     line["validation"] = tuple(line["validation"])
     return Evaluation(measured=tuple(measured), **line)

@@ -32,13 +32,14 @@ class Reference:
     """Statistics of a source's pictures.
 
     features: their name; empty where other software made the file and does not say.
-    vectors: for KID, precision and recall; None = not kept.
+    vectors: for KID, precision and recall; None = not kept. size: of the images; 0 = not told.
     """
 
     gaussian: Gaussian
     features: str
     source: str = ""
     vectors: Float[Tensor, "n d"] | None = None
+    size: int = 0
 
     def save(self, path: Path) -> None:
         """Written aside and renamed when whole."""
@@ -48,6 +49,7 @@ class Reference:
             "count": np.array(self.gaussian.count),
             "features": np.array(self.features),
             "source": np.array(self.source),
+            "size": np.array(self.size),
         }
         if self.vectors is not None:
             arrays["vectors"] = self.vectors.numpy()
@@ -68,9 +70,9 @@ def make_reference(
     """
     indices = spread(limit, len(source))
     count = len(indices)
-    moments, vectors, broken = Moments(features.width), [], Broken()
+    moments, vectors, broken, size = Moments(features.width), [], Broken(), 0
     for pictures in _batches(source, indices, broken):
-        found = features(pictures)
+        found, size = features(pictures), pictures.shape[-1]
         moments.add(found)
         vectors += [found] if count <= KEPT else []
         if moments.count // TOLD > (moments.count - len(found)) // TOLD:
@@ -78,7 +80,7 @@ def make_reference(
     if broken.count:
         say(f"{broken.count:,} of {count:,} pictures cannot be read, the first is {broken.first}")
     kept = torch.cat(vectors) if vectors else None
-    return Reference(moments.gaussian(), features.name, described, kept)
+    return Reference(moments.gaussian(), features.name, described, kept, size)
 
 
 @dataclass
@@ -132,7 +134,8 @@ def read_reference(path: Path, features: PictureFeatures) -> Reference:
     found = arrays.get("vectors")
     vectors = None if found is None else torch.from_numpy(found).float()
     gaussian = Gaussian(mean, covariance, count)
-    return Reference(gaussian, name, str(arrays.get("source", "")), vectors)
+    size = int(arrays.get("size", 0))
+    return Reference(gaussian, name, str(arrays.get("source", "")), vectors, size)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -144,7 +147,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         if isinstance(loaded, np.ndarray):
             raise ValueError("a single array")
         with loaded as file:
-            known = ("mu", "sigma", "count", "features", "source", "vectors")
+            known = ("mu", "sigma", "count", "features", "source", "vectors", "size")
             arrays = {key: file[key] for key in known if key in file}
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -152,9 +155,15 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     for key in ("mu", "sigma"):
         if key not in arrays:
             raise UserError(f"{path}: it holds no {key}; statistics are the arrays mu and sigma")
-    mu, sigma = arrays["mu"].shape, arrays["sigma"].shape
-    if len(mu) != 1 or sigma != mu * 2:
-        raise UserError(f"{path}: mu is {mu} and sigma {sigma}; they must be (d,) and (d, d)")
+    shape, square = arrays["mu"].shape, arrays["sigma"].shape
+    if len(shape) != 1 or square != shape * 2:
+        raise UserError(f"{path}: mu is {shape} and sigma {square}; they must be (d,) and (d, d)")
+    for key in {"mu", "sigma", "vectors"} & arrays.keys():
+        if arrays[key].dtype.kind not in "fiu" or not np.isfinite(arrays[key]).all():
+            raise UserError(f"{path}: {key} holds what is no finite number; make the file anew")
+    sigma = arrays["sigma"]
+    if (sigma.diagonal() < 0).any() or not np.allclose(sigma, sigma.T, 1e-3, 1e-5):
+        raise UserError(f"{path}: sigma is no covariance; make the file anew")
     return arrays
 
 

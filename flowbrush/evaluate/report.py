@@ -348,7 +348,7 @@ def _sweep(run: RunFolder) -> list[Block]:
 
 
 def _measured(one: dict[str, Any]) -> Measured:
-    values = ((f.name, one[f.name]) for f in fields(Measured))
+    values = ((f.name, one[f.name]) for f in fields(Measured) if f.name in one)
     known: dict[str, Any] = {k: math.nan if value is None else value for k, value in values}
     return Measured(**known)
 

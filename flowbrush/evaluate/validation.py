@@ -50,7 +50,11 @@ class ValidationLoss:
         by = f"velocity at 8 times, {which} pictures"
         value = of_mean(self.losses.mean(dim=1), self.images)
         distinct = len(self.images.unique())
-        return Measured("validation loss", *value, distinct, by, "lower", "none")
+        wrong = int((~self.losses.isfinite().all(dim=1)).sum())
+        note = (
+            f"the loss of {wrong:,} of {len(self.losses):,} examples is not finite" if wrong else ""
+        )
+        return Measured("validation loss", *value, distinct, by, "lower", "none", note)
 
 
 @torch.no_grad()

@@ -7,8 +7,13 @@ from drawn import SOURCE, Draughtsman
 
 from flowbrush.condition import Condition
 from flowbrush.data.source import Example
+from flowbrush.errors import UserError
 from flowbrush.evaluate.asked import asked
-from flowbrush.evaluate.measure import by_features, by_source, comparison
+from flowbrush.evaluate.efficientnet import EfficientNetConfig
+from flowbrush.evaluate.gaussian import gaussian
+from flowbrush.evaluate.intervals import cautions
+from flowbrush.evaluate.measure import Comparison, by_features, by_source, comparison
+from flowbrush.evaluate.reference import Reference
 from flowbrush.evaluate.vision_transformers import CLIPFeaturesConfig
 from flowbrush.shapes import ConditionShapes
 from flowbrush.text.cached import CachedEncoder
@@ -69,7 +74,7 @@ def test_a_kind_of_caption_keeps_its_own_name():
             return Example(super().__getitem__(i).picture, {"long": f"a grey of {i}"})
 
     what = asked(Long(), 0)
-    assert "right first, long" in values(by_source(what, what.real()))
+    assert "right first, long" in values(by_source(what, [*what.real()]))
 
 
 def test_clip_measures_pictures_and_their_captions(tmp_path, monkeypatch):
@@ -102,3 +107,47 @@ def test_clip_measures_pictures_and_their_captions(tmp_path, monkeypatch):
     assert set(found) == {"CMMD", "unbiased CMMD", "CLIP score"}
     assert found["CMMD"] == pytest.approx(0.0, abs=1e-6)
     assert 90 < found["CLIP score"] <= 100, "white ground points where all ones do"
+
+
+def test_images_of_one_color_are_told_in_every_figure():
+    what = asked(Greys(), 0)
+    black = torch.zeros(10, 3, 2, 2, dtype=torch.uint8)
+    found = by_source(what, [black])
+    told = "10 of 10 painted images are of one color; only 1 of 10 painted images are distinct"
+    assert {one.note for one in found} == {told}
+    assert cautions(found) == [told]
+
+
+def test_images_that_differ_are_told_nothing_of():
+    what = asked(Greys(), 0, ("en",))
+    assert {one.note for one in by_source(what, [*what.real()])} == {""}
+
+
+class Means:
+    """PictureFeatures: the mean of each channel; not a number of black images."""
+
+    name, width = "means", 3
+
+    def __call__(self, pictures):
+        means = pictures.float().mean(dim=(2, 3))
+        return torch.where(means == 0, torch.nan, means)
+
+
+def test_features_that_are_not_finite_are_refused(tmp_path):
+    what = asked(Greys(), 0, ("en",))
+    by = Comparison(Means(), None, None, torch.ones(5, 3))
+    with pytest.raises(UserError, match="features of 5 of 5 pictures are not finite"):
+        by_features(what, [torch.zeros(5, 3, 2, 2, dtype=torch.uint8)], by, tmp_path)
+
+
+def test_a_reference_of_another_size_is_told_one_of_no_use_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(EfficientNetConfig, "build", lambda self, device: Means())
+    what, file = asked(Greys(), 0, ("en",)), tmp_path / "r.npz"
+    real = torch.rand(12, 3)
+    Reference(gaussian(real), "means", vectors=real, size=64).save(file)
+    by = comparison(EfficientNetConfig(), file, what, torch.device("cpu"))
+    found = by_features(what, [*what.real()], by, tmp_path)
+    assert {one.note for one in found} == {"the reference is of 64 px, the run of 2 px"}
+    Reference(gaussian(real), "means").save(file)
+    with pytest.raises(UserError, match="keeps no vectors"):
+        comparison(EfficientNetConfig(), file, what, torch.device("cpu"))

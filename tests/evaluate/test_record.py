@@ -1,6 +1,8 @@
 """What was measured is written down and read back as it was."""
 
+import json
 import math
+from dataclasses import asdict
 
 from flowbrush.evaluate.intervals import Measured
 from flowbrush.evaluate.record import (
@@ -73,3 +75,11 @@ def test_the_table_puts_what_is_biased_last_and_says_so():
 
 def test_versions_name_the_software():
     assert {"flowbrush", "torch"} <= versions().keys()
+
+
+def test_figures_recorded_before_notes_were_have_none(tmp_path):
+    line = json.loads(json.dumps(asdict(KID)))
+    del line["note"]
+    one = {"pictures": 64, "weights": "ema", "sampling": {}, "measured": [line], "validation": []}
+    (tmp_path / "evaluations.jsonl").write_text(json.dumps(one) + "\n")
+    assert recorded(tmp_path)[0].measured == (KID,)

@@ -198,3 +198,25 @@ def test_statistics_of_other_features_are_refused(tmp_path):
     assert refusal(tmp_path / "a.npz", Others()) == (
         "PATH: made with corners, not other corners; choose those, or make another"
     )
+
+
+@pytest.mark.parametrize("key", ["mu", "sigma", "vectors"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_statistics_that_are_not_finite_are_refused(tmp_path, key, bad):
+    arrays = {"mu": np.zeros(3), "sigma": np.eye(3), "vectors": np.zeros((9, 3))}
+    arrays[key][..., 0] = bad
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(UserError, match=f"{key} holds what is no finite number"):
+        read_reference(tmp_path / "bad.npz", Corners())
+
+
+@pytest.mark.parametrize("sigma", [-np.eye(3), np.triu(np.ones((3, 3)))])
+def test_a_matrix_that_is_no_covariance_is_refused(tmp_path, sigma):
+    np.savez(tmp_path / "bad.npz", mu=np.zeros(3), sigma=sigma)
+    with pytest.raises(UserError, match="sigma is no covariance"):
+        read_reference(tmp_path / "bad.npz", Corners())
+
+
+def test_a_reference_tells_the_size_of_its_images(tmp_path):
+    made()[0].save(tmp_path / "r.npz")
+    assert read_reference(tmp_path / "r.npz", Corners()).size == 4

@@ -128,3 +128,10 @@ def test_the_interval_covers_where_images_come_again():
         one = ValidationLoss(losses, images, held_out=True).measured
         hits += one.low < 0 < one.high
     assert 0.91 <= hits / 300 <= 0.98
+
+
+def test_a_loss_that_is_not_finite_is_told():
+    losses = torch.ones(12, len(TIMES)).double()
+    losses[3, 2] = torch.nan
+    one = ValidationLoss(losses, torch.arange(12), held_out=True).measured
+    assert one.note == "the loss of 1 of 12 examples is not finite"
