@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from flowbrush.config_io import as_text
 from flowbrush.errors import UserError
+from flowbrush.finite import check_finite
 from flowbrush.sharding import Rows, own, rows
 from flowbrush.whole_files import sync
 
@@ -205,18 +206,6 @@ def _fill(mine: Tensor, parts: Sequence[Any], first: int) -> None:
 
 
 @torch.no_grad()
-def check_finite(weights: Mapping[str, Tensor], told: str) -> None:
-    """Raises UserError, which begins with `told`, for the first tensor with NaN or infinity."""
-    for name, weight in weights.items():
-        if weight.is_floating_point() and weight.numel():
-            low, high = weight.aminmax()  # one pass without a copy; a NaN is the least and the most
-            if not (low.isfinite() and high.isfinite()):
-                raise UserError(
-                    f"{told}: {name} holds NaN or infinity, so all images would be spoilt; use an "
-                    "earlier checkpoint, or other weights"
-                )
-
-
 def check_fits(weights: Mapping[str, Tensor], network: nn.Module, told: str) -> None:
     """Raises UserError, which begins with `told`, where a name or a shape is not the network's."""
     _check_shapes(_shapes(weights), _shapes(network.state_dict()), told)

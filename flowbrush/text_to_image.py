@@ -20,6 +20,7 @@ from flowbrush.experiment import (
     build_shapes,
     load_config,
 )
+from flowbrush.finite import check_finite
 from flowbrush.flow.denoiser import Denoiser
 from flowbrush.flow.sampling import SamplingConfig, guided, transport
 from flowbrush.processes import autocast, choose_device, choose_dtype
@@ -95,7 +96,7 @@ class TextToImage:
         else:
             state = checkpoint.load(found, weights, chosen)
         checkpoint.check_fits(state, denoiser.backbone, f"{run}: {OTHERS}")
-        checkpoint.check_finite(state, f"{found}: {weights}")
+        check_finite(state, f"{found}: {weights}")
         denoiser.backbone.load_state_dict(state)
         dtype, seen = dtype_of(Path(run), config.train.precision, chosen), int(found.name)
         return cls(config, denoiser, encoder, space, chosen, frozen, weights, seen, dtype)

@@ -11,7 +11,17 @@ HOUSE = Path(__file__).parents[1] / "flowbrush"
 
 FLOORS = [
     {"errors", "whole_files", "cpu"},  # 0: what every floor may raise, write or ask
-    {"condition", "shapes", "randomness", "processes", "config_io", "hub", "sharding", "blocks"},
+    {
+        "condition",
+        "shapes",
+        "randomness",
+        "processes",
+        "config_io",
+        "hub",
+        "sharding",
+        "blocks",
+        "finite",
+    },
     {
         *("flow", "backbones", "spaces", "text", "data"),
         *("checkpoint", "compute", "contact_sheet", "perceptual"),

@@ -16,7 +16,13 @@ from flowbrush.experiment import ExperimentConfig
 from flowbrush.flow.denoiser import FlowConfig
 from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.flow.times import TimesConfig
-from flowbrush.interchange.published import Choices, Imported, Published, compression
+from flowbrush.interchange.published import (
+    Choices,
+    Imported,
+    Published,
+    compression,
+    network_settings,
+)
 from flowbrush.interchange.rotary import as_halves, as_neighbours, norms
 from flowbrush.interchange.rules import Rule, halves_swapped, negated, pair
 from flowbrush.interchange.schedulers import EULER, FILE, check_scheduler, flow_shift
@@ -271,7 +277,7 @@ def _shapes(values: int, text_width: int, pooled_width: int) -> Shapes:
 
 
 def _settings(published: Mapping[str, Any], what: str) -> dict[str, Any]:
-    given = DEFAULTS | dict(published)
+    given = network_settings(published, DEFAULTS, f"{what}: config.json")
     given["axes_dims_rope"], channels = tuple(given["axes_dims_rope"]), given["in_channels"]
     if given["patch_size"] != 1:
         raise UserError(f"{what}: patch_size is {given['patch_size']}, where a Flux has 1")

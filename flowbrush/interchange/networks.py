@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowbrush.checkpoint import check_finite
 from flowbrush.errors import UserError
+from flowbrush.finite import check_finite
 from flowbrush.interchange.rules import Weights
 
 # A key that only this family's published weights have. Flux has SD3's too, so it comes first.
@@ -47,12 +47,14 @@ class Networks:
 
     model: Weights
     averages: dict[str, Weights]  # by place, in the order of their names
+    unread: tuple[str, ...] = ()  # places of averages that fit no network here
 
 
 def find_networks(contents: Mapping[str, Any], file: str) -> Networks:
     """The network of a file, and its averages, under its family's own names.
 
-    A file of nothing but averages has the first of them as its model.
+    A file of nothing but averages has the first of them as its model. An average that is a list,
+    or has names without their dots, is read where it fits the model exactly.
     Raises UserError, which begins with `file`, where there is none, where there are several, and
     where weights are quantised or not finite.
     """
@@ -71,9 +73,16 @@ def find_networks(contents: Mapping[str, Any], file: str) -> Networks:
         places = ", ".join(repr(p) for p in found if not _is_average(p))
         raise UserError(f"{file}: several networks, under {places}; keep one of them")
     chosen = (models or list(averages.values()))[0]
+    unread: list[str] = []
+    for place, tensors in _unnamed_averages(contents, named, list(found)).items():
+        if (average := _fitted(tensors, chosen)) is None:
+            unread.append(place)
+        else:
+            averages[place] = average
     return Networks(
         _checked(chosen, file),
-        {place: _checked(weights, f"{file}: {place}") for place, weights in averages.items()},
+        {place: _checked(averages[place], f"{file}: {place}") for place in sorted(averages)},
+        tuple(unread),
     )
 
 
@@ -120,6 +129,74 @@ def _inside(prefix: str, named: Weights) -> Weights:
 
 def _is_average(prefix: str) -> bool:
     return any(part.strip("0123456789") in _AVERAGE for part in re.split(r"[._]", prefix))
+
+
+def _unnamed_averages(
+    contents: Mapping[str, Any], named: Weights, networks: list[str]
+) -> dict[str, list[Tensor] | Weights]:
+    """By place: averages that are lists, or whose names are those of none of the networks.
+
+    An average's single numbers, such as its decay, are no weights.
+    """
+    found: dict[str, list[Tensor] | Weights] = dict(_lists(contents))
+    for name, tensor in named.items():
+        place = name.rpartition(".")[0]
+        if any(name.startswith(prefix) for prefix in networks if _is_average(prefix)):
+            continue
+        if not _is_average(place) or not tensor.ndim or "exp_avg" in name:  # Adam's
+            continue
+        if any(not _is_average(p) and p and name.startswith(p) for p in networks):
+            continue
+        place = next(p for p in _places(place) if _is_average(p))
+        group = found.setdefault(place, {})
+        if isinstance(group, dict):
+            group[name.removeprefix(f"{place}.")] = tensor
+    return found
+
+
+def _places(name: str) -> Iterator[str]:
+    """a, a.b, a.b.c of a.b.c."""
+    parts = name.split(".")
+    return (".".join(parts[: i + 1]) for i in range(len(parts)))
+
+
+def _lists(contents: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, list[Tensor]]]:
+    """Averages that are lists of tensors, such as `ema.shadow_params`."""
+    for name, value in contents.items():
+        place = f"{before}{name}"
+        if isinstance(value, Mapping) and not str(name).startswith(("opt", "scaler")):
+            yield from _lists(value, f"{place}.")
+        elif isinstance(value, list | tuple) and _is_average(place):
+            tensors = [tensor for tensor in value if isinstance(tensor, Tensor)]
+            if tensors:
+                yield place, tensors
+
+
+def _fitted(tensors: list[Tensor] | Weights, model: Weights) -> Weights | None:
+    """An average under the model's names; None where it is not sure to be the model's.
+
+    A list has the order of the model's weights. Fixed positions may be left out of it.
+    """
+    trained = {name: w for name, w in model.items() if name.split(".")[-1] != "pos_embed"}
+    if isinstance(tensors, list):
+        sizes = [tensor.shape for tensor in tensors]
+        for names in (list(model), list(trained)):
+            if sizes == [model[name].shape for name in names]:
+                return model | dict(zip(names, tensors, strict=True))
+        return None
+    dotless = {name.replace(".", ""): name for name in model}
+    before = _before(tensors, dotless)
+    found = {dotless[own]: w for own, w in _inside(before, tensors).items() if own in dotless}
+    exact = len(found) == len(tensors) and set(trained) <= set(found)
+    if not exact or any(weight.shape != model[name].shape for name, weight in found.items()):
+        return None
+    return model | found
+
+
+def _before(names: Iterable[str], dotless: Iterable[str]) -> str:
+    """What stands before a network's names without dots, such as `diffusion_model`."""
+    last = max(dotless, key=len)
+    return next((name.removesuffix(last) for name in names if name.endswith(last)), "")
 
 
 def _what_it_is(named: Weights) -> str:

@@ -15,7 +15,13 @@ from flowbrush.flow.denoiser import FlowConfig
 from flowbrush.flow.diffusion import DiffusionConfig
 from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.flow.times import TimesConfig
-from flowbrush.interchange.published import Choices, Imported, Published, compression
+from flowbrush.interchange.published import (
+    Choices,
+    Imported,
+    Published,
+    compression,
+    network_settings,
+)
 from flowbrush.interchange.rules import Rule, fused, negated, pair, patch_convolution
 from flowbrush.interchange.schedulers import FILE, PIXART_CLASSES, check_scheduler, flow_shift
 from flowbrush.interchange.text_runs import text_run
@@ -30,20 +36,33 @@ FIXED: dict[str, Any] = {  # settings with which it is the network that we have
     "activation_fn": "gelu-approximate",
     "attention_type": "default",
     "attention_bias": True,
+    "dropout": 0.0,
+    "upcast_attention": False,
 }
-DEFAULTS = FIXED | {  # what diffusers takes for a setting that is not there
-    "num_attention_heads": 16,
-    "attention_head_dim": 72,
-    "num_layers": 28,
-    "in_channels": 4,
-    "out_channels": 8,
-    "cross_attention_dim": 1152,
-    "caption_channels": None,
-    "sample_size": 128,
-    "patch_size": 2,
-    "interpolation_scale": None,
-    "use_additional_conditions": None,
+OF_THE_FIRST = {  # further ones of Transformer2DModel, as which the first PixArt were published
+    "only_cross_attention": False,
+    "double_self_attention": False,
+    "use_linear_projection": False,
+    "num_vector_embeds": None,
 }
+IDLE = {"norm_num_groups", "num_embeds_ada_norm"}  # without effect in a PixArt
+DEFAULTS = (
+    FIXED
+    | OF_THE_FIRST
+    | {  # what diffusers takes for a setting that is not there
+        "num_attention_heads": 16,
+        "attention_head_dim": 72,
+        "num_layers": 28,
+        "in_channels": 4,
+        "out_channels": 8,
+        "cross_attention_dim": 1152,
+        "caption_channels": None,
+        "sample_size": 128,
+        "patch_size": 2,
+        "interpolation_scale": None,
+        "use_additional_conditions": None,
+    }
+)
 
 PEER = "PixArt-alpha's paper and configs, diffusers' pipeline"
 TRAIN = TrainConfig(
@@ -148,9 +167,9 @@ def published_config(config: PixArtConfig, shapes: Shapes) -> dict[str, Any]:
 
 
 def _settings(published: Mapping[str, Any], what: str) -> dict[str, Any]:
-    given = DEFAULTS | dict(published)
+    given = network_settings(published, DEFAULTS, f"{what}: config.json", IDLE)
     width = given["num_attention_heads"] * given["attention_head_dim"]
-    for name, value in {**FIXED, "cross_attention_dim": width}.items():
+    for name, value in {**FIXED, **OF_THE_FIRST, "cross_attention_dim": width}.items():
         if given[name] != value:
             raise UserError(f"{what}: {name} is {given[name]!r}, where a PixArt has {value!r}")
     if given["caption_channels"] is None:

@@ -1,6 +1,7 @@
 """A published network as it is found on a disk: weights, and what stands beside them."""
 
 import json
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,6 +134,23 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path}: no JSON object in it; fetch it again")
     return found
+
+
+def network_settings(
+    published: Mapping[str, Any], defaults: Mapping[str, Any], what: str, idle: Container[str] = ()
+) -> dict[str, Any]:
+    """A network's settings in diffusers' config.json, and `defaults` for those it does not name.
+
+    idle: those without effect. Raises UserError, which begins with `what`, for any other: a later
+    network may follow it, and would give other images.
+    """
+    for name, value in published.items():
+        if name not in defaults and name not in idle and not name.startswith("_"):
+            raise UserError(
+                f"{what}: {name} is {value!r}, which is not followed; if that network needs it, it "
+                "cannot be imported, otherwise remove it"
+            )
+    return {**defaults, **published}
 
 
 def class_names(folder: Path | None, count: int) -> tuple[str, ...]:

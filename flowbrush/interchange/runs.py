@@ -49,4 +49,20 @@ def import_run(family: str, path: Path, run: Path, choices: Choices | None = Non
     with written_whole(run / ORIGINS_FILE) as aside:
         aside.write_text(json.dumps(found.origins, indent=2) + "\n", "utf-8")
     config_io.save(found.config, run / CONFIG_FILE)
-    return [*told(found.config, found.origins), *found.notes]
+    return [*told(found.config, found.origins), *found.notes, *_of_averages(published, found)]
+
+
+def _of_averages(published: Published, found: Imported) -> list[str]:
+    """What is said of averages in the file that the run has not."""
+    taken = sum(name.startswith("ema_") for name in found.weights)
+    places, unread = list(published.networks.averages), published.networks.unread
+    lines = []
+    if len(places) > taken:
+        lines.append(f"averages under {', '.join(places)}; read: {', '.join(places[:taken])}")
+    if unread:
+        instead = "the other average" if places else "the model's own weights"
+        lines.append(
+            f"an average under {', '.join(unread)} was not read, as its names and shapes are not "
+            f"the model's; {instead} stand for it"
+        )
+    return lines

@@ -18,7 +18,13 @@ from flowbrush.experiment import ExperimentConfig
 from flowbrush.flow.denoiser import FlowConfig
 from flowbrush.flow.sampling import SamplingConfig
 from flowbrush.flow.times import TimesConfig
-from flowbrush.interchange.published import Choices, Imported, Published, compression
+from flowbrush.interchange.published import (
+    Choices,
+    Imported,
+    Published,
+    compression,
+    network_settings,
+)
 from flowbrush.interchange.rules import (
     Rule,
     Table,
@@ -168,7 +174,7 @@ def published_config(config: MMDiTConfig, shapes: Shapes) -> dict[str, Any]:
 
 
 def _settings(published: Mapping[str, Any], what: str) -> dict[str, Any]:
-    given = DEFAULTS | dict(published)
+    given = network_settings(published, DEFAULTS, f"{what}: config.json")
     given["dual_attention_layers"] = list(given["dual_attention_layers"])
     for name, value in {
         "caption_projection_dim": given["num_attention_heads"] * given["attention_head_dim"],

@@ -52,9 +52,14 @@ def text_run(
     backbone, what = config.backbone, str(published.path)
     assert isinstance(backbone, FluxConfig | MMDiTConfig | PixArtConfig)
     blocks = 0 if isinstance(backbone, FluxConfig) else backbone.depth  # its rules are numbered
-    weights = to_ours(rules, blocks, published.model, what)
+    rules = list(rules)
+    weights = average = to_ours(rules, blocks, published.model, what)
+    if published.networks.averages:
+        average = to_ours(rules, blocks, published.averages(1)[0], what)
     with torch.device("meta"):
-        check_shapes(what, weights, backbone.build(shapes).state_dict())
+        expected = backbone.build(shapes).state_dict()
+    for part in (weights, average):
+        check_shapes(what, part, expected)
     config = replace(config, source=FolderConfig())
     read = {}
     if published.part("scheduler", "scheduler_config.json"):
@@ -63,7 +68,7 @@ def text_run(
     if published.pipeline is not None and (published.pipeline / OWN_FILE).is_file():
         config = _restored(config, published.pipeline / OWN_FILE)
         peer, read, own = f"the run that left as this folder, in its {OWN_FILE}", {}, ()
-    states = dict.fromkeys(("model", *_averages(config)), weights)
+    states = {"model": weights, **dict.fromkeys(_averages(config), average)}
     return Imported(config, states, origins_of(config, peer, read, own), [])
 
 

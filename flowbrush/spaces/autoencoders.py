@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from flowbrush.errors import UserError
+from flowbrush.finite import check_finite
 from flowbrush.hub import located, reading
 
 FIELD, HELD = "space.model", "config.json (of a pipeline: in vae)"
@@ -16,7 +17,8 @@ def load_autoencoder(model: str) -> nn.Module:
     """The autoencoder as it was published, in fp32 on the CPU. Reads safetensors alone.
 
     model: a folder, or a name on the hub, which may go on with a folder in it: `owner/name/vae`.
-    Raises UserError where diffusers, the model or a weight is missing, or its kind is unknown.
+    Raises UserError where diffusers, the model or a weight is missing, a weight is not finite,
+    or its kind is unknown.
     """
     diffusers = import_diffusers()
     place, subfolder = located(model, ("config.json",), HELD, FIELD)
@@ -37,6 +39,7 @@ def load_autoencoder(model: str) -> nn.Module:
         raise UserError(
             f"{FIELD}: {model} lacks {len(missing)} of its weights ({missing[0]}); fetch it again"
         )
+    check_finite(autoencoder.state_dict(), f"{FIELD}: {model}")
     return autoencoder
 
 

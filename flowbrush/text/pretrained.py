@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 
 from flowbrush.errors import UserError
+from flowbrush.finite import check_finite
 from flowbrush.hub import located, reading
 
 Precision = Literal["fp32", "bf16"]
@@ -42,7 +43,8 @@ def load_model(
 ) -> Any:
     """The model that `from_pretrained` of a transformers class reads, frozen. Safetensors alone.
 
-    Raises UserError where the place, its files or a weight is missing, or the hub is out of reach.
+    Raises UserError where the place, its files or a weight is missing or not finite, or the hub is
+    out of reach.
     """
     where, inside = located(place, ("*.safetensors",), "weights as .safetensors", "text")
     with reading(place, "text"):
@@ -58,7 +60,9 @@ def load_model(
             f"text: {place} lacks {len(missing)} weights of a {type(model).__name__} "
             f"({missing[0]} ...); it is another kind of model, or was not fetched whole"
         )
-    return model.to(device).eval().requires_grad_(False)
+    model.to(device)
+    check_finite(model.state_dict(), f"text: {place}")
+    return model.eval().requires_grad_(False)
 
 
 def load_tokenizer(place: str) -> Any:

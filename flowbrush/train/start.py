@@ -15,6 +15,7 @@ from flowbrush.backbones.dit import DiT, DiTConfig
 from flowbrush.backbones.pixart import PixArt
 from flowbrush.errors import UserError
 from flowbrush.experiment import CHECKPOINT_FOLDER, ExperimentConfig
+from flowbrush.finite import check_finite
 from flowbrush.interchange.reparameterised import start_pixart
 from flowbrush.shapes import ConditionShapes, Shapes
 
@@ -43,7 +44,7 @@ def start_from(run: Path, config: Experiment, network: nn.Module) -> bool:
     kind = there.backbone if isinstance(there, ExperimentConfig) else None
     if isinstance(kind, DiTConfig) and isinstance(network, PixArt):
         state = checkpoint.load(found, weights)
-        checkpoint.check_finite(state, f"{found}: {weights}")
+        check_finite(state, f"{found}: {weights}")
         dit = _dit(kind, state, told)
         start_pixart(network, dit.to(next(network.parameters()).device))
         return False

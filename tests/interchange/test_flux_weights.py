@@ -17,6 +17,8 @@ from flowbrush.backbones.flux import Flux, FluxConfig
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
 from flowbrush.interchange import flux
+from flowbrush.interchange.networks import Networks
+from flowbrush.interchange.published import Choices, Published
 from flowbrush.interchange.rules import check_shapes, to_ours, to_theirs
 from flowbrush.shapes import Shapes
 
@@ -253,3 +255,12 @@ def test_a_network_that_diffusers_does_not_have_has_no_diffusers_config(
 ) -> None:
     with pytest.raises(UserError, match=f"backbone: {next(iter(change))}"):
         flux.published_config(replace(golden.config, **change), golden.shapes)
+
+
+def test_the_average_beside_a_model_is_the_runs_average(golden: Case) -> None:
+    average = {name: weight + 1 for name, weight in golden.weights.items()}
+    networks = Networks(golden.weights, {"ema": average})
+    published = Published(Path("flux.pth"), {}, networks, golden.settings)
+    weights = flux.imported(published, Choices(size=64)).weights
+    assert torch.equal(weights["model"]["text.weight"], golden.weights["context_embedder.weight"])
+    assert torch.equal(weights["ema_0.9999"]["text.weight"], average["context_embedder.weight"])

@@ -171,3 +171,61 @@ def test_a_pointer_of_git_lfs_is_told_from_weights(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_text(pointer)
     with pytest.raises(UserError, match="a pointer of Git LFS"):
         read_weights(tmp_path / "a.safetensors")
+
+
+def moved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight + 1 for name, weight in weights.items()}
+
+
+def trained(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {**moved(weights), "pos_embed": weights["pos_embed"]}
+
+
+@pytest.mark.parametrize("fixed", [True, False], ids=["all", "trained"])
+def test_an_average_that_is_a_list_is_read_in_the_order_of_the_model(fixed: bool) -> None:
+    average = moved(jit()) if fixed else trained(jit())
+    listed = [w for name, w in average.items() if fixed or name != "pos_embed"]
+    contents = {"model": jit(), "ema": {"decay": 0.99, "shadow_params": listed}}
+    found = find_networks(contents, "a.pth")
+    assert same(found.model, jit())
+    assert same(found.averages["ema.shadow_params"], average)
+    assert found.unread == ()
+
+
+@pytest.mark.parametrize("fixed", [True, False], ids=["all", "trained"])
+def test_an_average_whose_names_have_lost_their_dots_is_read(fixed: bool) -> None:
+    average = moved(jit()) if fixed else trained(jit())
+    dotless = {
+        f"model_ema.net{name.replace('.', '')}": w
+        for name, w in average.items()
+        if fixed or name != "pos_embed"
+    }
+    extra = {"model_ema.decay": torch.tensor(0.99), "model_ema.num_updates": torch.tensor(7)}
+    found = find_networks({"state_dict": {**under("net.", jit()), **dotless, **extra}}, "a.ckpt")
+    assert same(found.model, jit())
+    assert same(found.averages["state_dict.model_ema"], average)
+    assert found.unread == ()
+
+
+def test_an_average_that_does_not_fit_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "jit.pth"
+    listed = list(moved(jit()).values())
+    for shadow in (listed[:-2], listed[::-1]):
+        torch.save({"model": jit(), "ema": {"shadow_params": shadow}}, path)
+        assert read_published(path).networks.unread == ("ema.shadow_params",)
+    lines = import_run("jit", path, tmp_path / "run")
+    told = [line for line in lines if "was not read" in line]
+    assert len(told) == 1
+    assert "an average under ema.shadow_params was not read" in told[0]
+    assert "the model's own weights stand for it" in told[0]
+    odd = {**under("net.", jit()), "ema.netb": torch.ones(3)}
+    assert find_networks(odd, "a.pth").unread == ("ema",)
+    adam = {"model": jit(), "gen": {"state": {0: {"exp_avg": torch.ones(3)}}}}
+    assert find_networks(adam, "a.pth").unread == ()
+
+
+def test_of_more_averages_than_a_run_has_those_that_are_read_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "jit.pth"
+    torch.save({"model": jit()} | {f"ema{i}": trained(jit()) for i in range(3)}, path)
+    lines = import_run("jit", path, tmp_path / "run")
+    assert "averages under ema0, ema1, ema2; read: ema0, ema1" in lines

@@ -394,6 +394,12 @@ def with_a_weight_missing(folder: Path) -> None:
     save_file(weights, folder / WEIGHTS)
 
 
+def with_a_weight_of_nan(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    weights["decoder.conv_in.bias"][1] = float("nan")
+    save_file(weights, folder / WEIGHTS)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -406,6 +412,7 @@ def with_a_weight_missing(folder: Path) -> None:
         (cut_short, "cannot be read"),
         (pickled, "safetensors"),
         (with_a_weight_missing, "lacks 1 of its weights (decoder.conv_in.bias"),
+        (with_a_weight_of_nan, "decoder.conv_in.bias holds NaN or infinity"),
     ],
 )
 def test_a_damaged_folder_is_refused(damage, said, damaged):

@@ -7,6 +7,7 @@ import httpx
 import pytest
 import torch
 from huggingface_hub import constants, errors
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel
 
 from flowbrush.errors import UserError
@@ -130,6 +131,17 @@ def test_a_broken_file_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:100])
     with pytest.raises(UserError, match=r"^text: \S+ cannot be read \(.+\)$"):
         CLIPConfig(model=str(tmp_path)).build(CPU)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_weight_that_is_not_finite_is_named(tmp_path, dtype):
+    tiny_clip(tmp_path, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in weights if name.endswith("fc1.weight"))
+    weights[name][0, 0] = float("inf")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"^text: \S+: \S+fc1.weight holds NaN or infinity, so"):
+        CLIPConfig(model=str(tmp_path), dtype=dtype).build(CPU)
 
 
 def test_a_model_of_another_kind_is_refused(models):
