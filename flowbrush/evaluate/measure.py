@@ -145,11 +145,10 @@ def comparison(
             "make a reference of at most 50,000 images, or leave --reference out"
         )
     own = what.source[what.indices[0]].picture.shape[0]
-    note = f"the reference is of {read.size} px, the run of {own} px"
+    told = f"is of {read.size} px" if read.size else "does not say of what size its images are"
+    note = "" if read.size == own else f"the reference {told}, the run is of {own} px"
     known = read.gaussian if read.vectors is None else read.vectors
-    return Comparison(
-        features, text, read.vectors, known, note if read.size not in (0, own) else ""
-    )
+    return Comparison(features, text, read.vectors, known, note)
 
 
 def by_features(what: Asked, painted: Parts, by: Comparison, cache: Path) -> list[Measured]:

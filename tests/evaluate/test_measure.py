@@ -147,7 +147,10 @@ def test_a_reference_of_another_size_is_told_one_of_no_use_refused(tmp_path, mon
     Reference(gaussian(real), "means", vectors=real, size=64).save(file)
     by = comparison(EfficientNetConfig(), file, what, torch.device("cpu"))
     found = by_features(what, [*what.real()], by, tmp_path)
-    assert {one.note for one in found} == {"the reference is of 64 px, the run of 2 px"}
+    assert {one.note for one in found} == {"the reference is of 64 px, the run is of 2 px"}
+    Reference(gaussian(real), "means", vectors=real).save(file)
+    by = comparison(EfficientNetConfig(), file, what, torch.device("cpu"))
+    assert by.note == "the reference does not say of what size its images are, the run is of 2 px"
     Reference(gaussian(real), "means").save(file)
     with pytest.raises(UserError, match="keeps no vectors"):
         comparison(EfficientNetConfig(), file, what, torch.device("cpu"))
