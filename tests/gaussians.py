@@ -54,7 +54,7 @@ class PredictsNoise(nn.Module):
 
 
 class PredictsVelocity(nn.Module):
-    """A flow's network for the same data; "data": it says those instead."""
+    """A flow's network for the same data; "data", "noise": it predicts those instead."""
 
     def __init__(self, prediction: str = "velocity") -> None:
         super().__init__()
@@ -66,4 +66,5 @@ class PredictsVelocity(nn.Module):
         noise = expected_noise(x.double() / size.view(-1, 1, 1, 1), (t / size) ** 2)
         t = t.view(-1, 1, 1, 1)
         velocity = torch.where(t > 0, (x - noise) / t.clamp(min=1e-9), MEANS.mean(0) - x)
-        return (velocity if self.prediction == "velocity" else x + (1 - t) * velocity).to(x)
+        others = {"data": x + (1 - t) * velocity, "noise": x - t * velocity}
+        return others.get(self.prediction, velocity).to(x)

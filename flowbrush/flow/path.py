@@ -26,12 +26,15 @@ def to_velocity(
     """The velocity that follows from a prediction of `kind`.
 
     The gap that is divided by, 1 - t for data and t for noise, is clamped from below at `t_eps`.
+    Noise is divided only for the data that it implies: at t = 0 the velocity still leads away
+    from the noise.
     """
     t = _as_column(t, x_t)
     if kind == "data":
         return (value - x_t) / (1 - t).clamp(min=t_eps)
     if kind == "noise":
-        return (x_t - value) / t.clamp(min=t_eps)
+        data = (x_t - (1 - t) * value) / t.clamp(min=t_eps)
+        return data - value
     return value
 
 

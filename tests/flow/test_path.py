@@ -65,7 +65,7 @@ def test_the_gap_to_the_data_is_clamped_near_the_data(gap):
 @pytest.mark.parametrize("gap", [0.0, 1e-3, 0.04, 0.05])
 def test_the_gap_to_the_noise_is_clamped_near_the_noise(gap):
     velocity = to_velocity(NOISE, "noise", X_T, torch.full((9,), gap, dtype=torch.float64), 0.05)
-    assert_close(velocity, (X_T - NOISE) / 0.05)
+    assert_close(velocity, (X_T - (1 - gap) * NOISE) / 0.05 - NOISE)
 
 
 @pytest.mark.parametrize(
