@@ -46,7 +46,7 @@ class Rejects:
                 self.reasons[error.reason] += 1
                 entry = {"picture": error.name, "reason": error.reason}
                 if self._processes.is_main:
-                    with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                    with self.path.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         read = min(self._size, max(self._read, MIN_READ))
         if too_many(len(self._broken), read, self._size):

@@ -155,11 +155,11 @@ def test_a_full_disk_is_told_with_the_runs_folder(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_name_that_is_not_utf_8_is_listed_as_it_is(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_listed_with_its_bytes(tmp_path: Path) -> None:
     for _ in range(2):
         Rejects(tmp_path, 1_000, CPU).add(batch("caf\udce9.png"))
     (line,) = (tmp_path / "rejected.jsonl").read_text("utf-8").splitlines()
-    assert json.loads(line)["picture"] == "caf\udce9.png"
+    assert json.loads(line)["picture"] == r"caf\xe9.png"
 
 
 def test_more_than_a_tenth_broken_are_a_problem(tmp_path: Path) -> None:
