@@ -8,7 +8,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-WATCHED = 0.2  # seconds over which the cores are watched
+LOOKS, WATCHED = 3, 0.2  # how often the cores are watched, and for how many seconds each time
 _STAT = Path("/proc/stat")
 
 
@@ -23,8 +23,13 @@ def usable_cores() -> int:
 def free_cores() -> int:
     """The usable cores that other processes left idle when this was first called; at least 1.
 
-    All of them where the system does not tell (Linux alone does).
+    The most of a few looks, so that a short burst of work does not count. All cores where the
+    system does not tell (Linux alone does).
     """
+    return max(_free_now() for _ in range(LOOKS))
+
+
+def _free_now() -> int:
     cores = usable_cores()
     before = _idle_and_total()
     time.sleep(WATCHED)

@@ -17,7 +17,7 @@ def ticks(*cores: tuple[int, int]) -> str:
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
-    """A function: two states of /proc/stat that the next look at the cores meets."""
+    """A function: the states of /proc/stat that the next looks at the cores meet."""
     stat = tmp_path / "stat"
     monkeypatch.setattr(cpu, "_STAT", stat)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
@@ -25,9 +25,13 @@ def machine(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     cpu.free_cores.cache_clear()
 
-    def states(before: str, after: str) -> None:
-        stat.write_text(before, "ascii")
-        monkeypatch.setattr(cpu.time, "sleep", lambda _: stat.write_text(after, "ascii"))
+    monkeypatch.setattr(cpu, "LOOKS", 1)
+
+    def states(*states: str) -> None:
+        first, *others = states
+        stat.write_text(first, "ascii")
+        later = iter(others)
+        monkeypatch.setattr(cpu.time, "sleep", lambda _: stat.write_text(next(later), "ascii"))
 
     yield states
     cpu.free_cores.cache_clear()
@@ -48,6 +52,13 @@ QUIET = ticks((5, 100), (5, 100), (5, 100), (5, 100))
 def test_free_cores_are_those_that_others_left_idle(machine, after, free):
     machine(QUIET, after)
     assert cpu.free_cores() == free
+
+
+def test_a_short_burst_of_work_does_not_count(machine, monkeypatch):
+    monkeypatch.setattr(cpu, "LOOKS", 2)
+    busy = ticks((25, 100), (25, 100), (25, 100), (25, 100))
+    machine(QUIET, busy, ticks((25, 120), (25, 120), (25, 120), (25, 120)))
+    assert cpu.free_cores() == 4
 
 
 def test_cores_that_this_process_may_not_use_do_not_count(machine):
