@@ -1,8 +1,12 @@
 """The order of pictures: a function of the seed and the place, however the work is shared out."""
 
+import subprocess
+import sys
+import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,3 +243,34 @@ def test_a_kind_of_caption_that_is_not_there_is_refused() -> None:
         pytest.raises(UserError, match=r"no caption long; there is en, ja .*batch\.captions"),
     ):
         next(loader)
+
+
+READING = """
+import multiprocessing
+from flowbrush.data import ShapesWorldConfig
+from flowbrush.data.batches import BatchConfig, batches
+
+if __name__ == "__main__":
+    loader = batches(ShapesWorldConfig(scenes=64).build(16), BatchConfig(size=4, workers=2), 0, 0)
+    next(loader)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    for _ in loader:
+        pass
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="where Linux keeps semaphores")
+def test_workers_of_a_process_that_was_killed_end_and_leave_nothing(tmp_path):
+    script = tmp_path / "reading.py"
+    script.write_text(READING)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as reading:
+        workers = [Path("/proc", word) for word in reading.stdout.readline().split()]
+        maps = Path(f"/proc/{reading.pid}/maps").read_text().splitlines()
+        reading.kill()
+    semaphores = {Path(line.split()[5]) for line in maps if "/dev/shm/" in line}
+    assert len(workers) == 2 and semaphores
+    patience = 600
+    while patience and any(there.exists() for there in (*workers, *semaphores)):
+        time.sleep(0.1)
+        patience -= 1
+    assert patience, "a worker lives, or its semaphores are there"

@@ -1,6 +1,7 @@
 """Every command in README, docs/ and CONTRIBUTING is understood by the command line as it is now,
 and those that a reader is told to run do run."""
 
+import ast
 import dataclasses
 import importlib
 import pkgutil
@@ -176,3 +177,38 @@ def verbs_options() -> Iterator[str]:
     for kind in [*known, *OPTIONS]:
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             yield from fields(kind)
+
+
+PACKAGE = Path(flowbrush.cli.__path__[0]).parent
+IN_MESSAGES = re.compile(r"(?<![\w-])--([a-z]\w*(?:[.-]\w+)*)")
+ELSEWHERE = {
+    *("nproc-per-node", "sort"),  # torchrun's, tar's
+    *("url_list", "url_col", "caption_col", "input_format", "output_format", "output_folder"),
+    *("grid", "ink", "series"),  # CSS
+}
+
+
+def messages(path: Path) -> Iterator[str]:
+    """Every string of a file but its docstrings, and the parts of its f-strings."""
+    tree = ast.parse(path.read_text("utf-8"))
+    docstrings = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and id(node) not in docstrings:
+            yield node.value
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_every_option_that_a_message_names_exists(path: Path) -> None:
+    known = {option.replace("-", "_") for option in {*fields(), *verbs_options()}}
+    named = {option for text in messages(path) for option in IN_MESSAGES.findall(text)}
+    missing = {
+        option
+        for option in named - ELSEWHERE
+        if option.replace("-", "_").replace(".no_", ".") not in known
+    }
+    assert not missing
