@@ -173,7 +173,8 @@ class JiTPipeline(DiffusionPipeline):
         if self.config.prediction == "data":
             return (said - x) / (1 - t).clamp(min=self.config.t_eps)
         if self.config.prediction == "noise":
-            return (x - said) / t.clamp(min=self.config.t_eps)
+            # Divided only for the data that it implies: at t = 0 it still leads off the noise.
+            return (x - (1 - t) * said) / t.clamp(min=self.config.t_eps) - said
         return said
 
     def times(self, steps: int) -> list[float]:
