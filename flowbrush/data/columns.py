@@ -61,13 +61,28 @@ def captions_of(kinds: Mapping[str, str], read: Callable[[str], Any], name: str)
     """Those that a row has, by their kinds.
 
     kinds: to columns. read: a column -> what the row has there, or raises UnreadablePicture.
-    Raises IncompleteExample where it has none, UnreadablePicture where those that it has are no
-    captions.
+    Raises what `captions_from` raises.
+    """
+
+    def reader(kind: str, column: str) -> Callable[[], dict[str, str]]:
+        return lambda: {kind: one_line(read(column), column, name)}
+
+    return captions_from([(column, reader(kind, column)) for kind, column in kinds.items()], name)
+
+
+def captions_from(
+    readers: Iterable[tuple[str, Callable[[], dict[str, str]]]], name: str
+) -> dict[str, str]:
+    """Those that a row has, by their kinds.
+
+    readers: of each column, what it gives; each raises IncompleteExample or UnreadablePicture.
+    Raises IncompleteExample where the row has none, UnreadablePicture where those that it has are
+    no captions.
     """
     found, missing, broken = dict[str, str](), list[str](), list[UnreadablePicture]()
-    for kind, column in kinds.items():
+    for column, read in readers:
         try:
-            found[kind] = one_line(read(column), column, name)
+            found |= read()
         except IncompleteExample:
             missing.append(column)
         except UnreadablePicture as error:
@@ -75,7 +90,7 @@ def captions_of(kinds: Mapping[str, str], read: Callable[[str], Any], name: str)
     if not found and broken:
         raise broken[0]
     if not found:
-        raise IncompleteExample(name, f"no caption in {', '.join(missing)}")
+        raise IncompleteExample(name, f"no caption in {', '.join(dict.fromkeys(missing))}")
     return found
 
 

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flowbrush.data import columns
 from flowbrush.data.columns import caption_columns, existing
-from flowbrush.data.source import IncompleteExample, UnreadablePicture
+from flowbrush.data.source import IncompleteExample
 from flowbrush.errors import UserError
 
 LABELS = ("label", "fine_label", "labels", "class")
@@ -49,25 +50,10 @@ class Captions:
         return value
 
 
-def captions_in(row: Mapping[str, Any], places: Iterable[Captions], name: str) -> dict[str, str]:
-    """Those that a row has, by kind.
-
-    Raises IncompleteExample where it has none, UnreadablePicture where those that it has are no
-    captions.
-    """
-    found, missing, broken = dict[str, str](), list[str](), list[UnreadablePicture]()
-    for one in places:
-        try:
-            found |= one.of(row, name)
-        except IncompleteExample:
-            missing.append(one.column)
-        except UnreadablePicture as error:
-            broken.append(error)
-    if not found and broken:
-        raise broken[0]
-    if not found:
-        raise IncompleteExample(name, f"no caption in {', '.join(dict.fromkeys(missing))}")
-    return found
+def captions_in(row: Mapping[str, Any], kinds: Iterable[Captions], name: str) -> dict[str, str]:
+    """Those that a row has, by kind. Raises what `captions_from` raises."""
+    readers = [(one.column, partial(one.of, row, name)) for one in kinds]
+    return columns.captions_from(readers, name)
 
 
 def captions_of(given: tuple[str, ...], features: Mapping[str, Any], where: str) -> list[Captions]:
