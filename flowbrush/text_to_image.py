@@ -22,7 +22,7 @@ from flowbrush.experiment import (
 )
 from flowbrush.finite import check_finite
 from flowbrush.flow.denoiser import Denoiser
-from flowbrush.flow.sampling import SamplingConfig, guided, transport
+from flowbrush.flow.sampling import SamplingConfig, guided, sampling_denoiser, transport
 from flowbrush.processes import autocast, choose_device, choose_dtype
 from flowbrush.randomness import derive, normal
 from flowbrush.spaces import Space
@@ -152,11 +152,8 @@ class TextToImage:
         dtype = self.dtype if self.frozen else None
         condition = self.encoder(prompts).to(self.device, dtype)
         null = self.encoder.null.to(self.device, dtype)
-        # Data-prediction with a clean end needs no clamp: the last step ends at the prediction.
-        clean = sampling.clean_end and flow.prediction == "data"
         backbone = self.denoiser.backbone
-        t_eps = 0.0 if clean else flow.t_eps
-        denoiser = Denoiser(backbone, flow.prediction, t_eps, flow.diffusion)
+        denoiser = sampling_denoiser(backbone, flow, sampling)
         times, learned = sampling.times(flow), False
         if flow.diffusion is not None:
             times = flow.diffusion.seen_time(torch.tensor(times, dtype=torch.float64)).tolist()

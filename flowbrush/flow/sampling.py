@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowbrush.condition import Condition
 from flowbrush.errors import UserError
-from flowbrush.flow.denoiser import FlowConfig, VelocityField
+from flowbrush.flow.denoiser import Denoiser, FlowConfig, VelocityField
 from flowbrush.flow.guidance import Guided
 from flowbrush.flow.multistep import DPMSolver2M
 from flowbrush.flow.path import Pictures
@@ -74,6 +74,15 @@ class SamplingConfig:
         if adaptive:
             return [0.0, 1 - flow.t_eps, 1.0] if flow.ends_at_prediction else [0.0, 1.0]
         return grid(self.steps, self.shift, self.last_gap)
+
+
+def sampling_denoiser(backbone: nn.Module, flow: FlowConfig, config: SamplingConfig) -> Denoiser:
+    """The network of `flow` to sample from.
+
+    Data-prediction with a clean end needs no clamp: the last step ends at the prediction.
+    """
+    clean = config.clean_end and flow.prediction == "data"
+    return Denoiser(backbone, flow.prediction, 0.0 if clean else flow.t_eps, flow.diffusion)
 
 
 def guided(field: VelocityField, null: Condition, config: SamplingConfig) -> Guided:

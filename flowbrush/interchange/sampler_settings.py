@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from flowbrush.errors import UserError
 from flowbrush.experiment import ExperimentConfig
-from flowbrush.flow.denoiser import Denoiser
-from flowbrush.flow.sampling import SamplingConfig, guided, transport
+from flowbrush.flow.sampling import SamplingConfig, guided, sampling_denoiser, transport
 from flowbrush.flow.times import grid
 from flowbrush.text import TextEncoder
 
@@ -116,9 +115,7 @@ def sampled(
 ) -> Tensor:
     """What the run's network, on the CPU in fp32, makes of standard normal noise; not decoded."""
     flow = config.flow
-    clean = sampling.clean_end and flow.prediction == "data"
-    t_eps = 0.0 if clean else flow.t_eps
-    denoiser = Denoiser(backbone.eval(), flow.prediction, t_eps, flow.diffusion)
+    denoiser = sampling_denoiser(backbone.eval(), flow, sampling)
     field = guided(denoiser, encoder.null, sampling)
     return transport(field, flow.noise_scale * noise, encoder([prompt]), sampling, flow)
 
