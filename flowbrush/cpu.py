@@ -23,14 +23,18 @@ def usable_cores() -> int:
 def free_cores() -> int:
     """The usable cores that other processes left idle when this was first called; at least 1.
 
-    The most of a few looks, so that a short burst of work does not count. All cores where the
-    system does not tell (Linux alone does).
+    The most of a few looks, so that a short burst of work does not count; an idle machine is known
+    at the first. All cores where the system does not tell (Linux alone does).
     """
-    return max(_free_now() for _ in range(LOOKS))
+    most, cores = 0, usable_cores()
+    for _ in range(LOOKS):
+        most = max(most, _free_now(cores))
+        if most == cores:
+            break
+    return most
 
 
-def _free_now() -> int:
-    cores = usable_cores()
+def _free_now(cores: int) -> int:
     before = _idle_and_total()
     time.sleep(WATCHED)
     idle, total = (b - a for a, b in zip(before, _idle_and_total(), strict=True))

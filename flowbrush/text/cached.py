@@ -57,10 +57,12 @@ class CachedEncoder:
     ) -> None:
         self._models, self._shapes, self._join = models, shapes, join
         self._rows: OrderedDict[tuple[int, str], Condition] = OrderedDict()
-        device = _device(models[0]([""])[0])
+        self._empty = [model.in_batches([""], batch or 1)[0] for model in models]
+        device = _device(self._empty[0])
         self._batch = batch or (1 if device.type == "cpu" else 16)
+        if not batch and self._batch > 1:  # again, in the shape of the batches to come
+            self._empty = [model.in_batches([""], self._batch)[0] for model in models]
         self._left = int(_memory(device) * CACHED_FRACTION) if keep_bytes is None else keep_bytes
-        self._empty = [model.in_batches([""], self._batch)[0] for model in models]
         self._null = _in_fp32(join(self._empty))
         if null == "zeros":
             self._null = self._null.map(torch.zeros_like)
@@ -110,20 +112,20 @@ class CachedEncoder:
 
     def _encoded(self, i: int, captions: list[str], dropped: list[bool]) -> list[Condition]:
         """What part `i` makes of each caption; of the empty one in the place of a dropped one."""
-        places = list(zip(captions, dropped, strict=True))
-        wanted = dict.fromkeys(caption for caption, drop in places if not drop)
-        missing = [caption for caption in wanted if (i, caption) not in self._rows]
+        pairs = list(zip(captions, dropped, strict=True))
+        kept = dict.fromkeys(caption for caption, drop in pairs if not drop)
+        missing = [caption for caption in kept if (i, caption) not in self._rows]
         for caption in missing:
             _check(caption)
         new = dict(zip(missing, self._models[i].in_batches(missing, self._batch), strict=True))
-        rows = {caption: new.get(caption) or self._rows[i, caption] for caption in wanted}
+        rows = {caption: new.get(caption) or self._rows[i, caption] for caption in kept}
         for caption, row in rows.items():
             self._rows[i, caption] = row
             self._rows.move_to_end((i, caption))
         self._left -= sum(map(_bytes, new.values()))
         while self._left < 0 and len(self._rows) > 1:
             self._left += _bytes(self._rows.popitem(last=False)[1])
-        return [self._empty[i] if drop else rows[caption] for caption, drop in places]
+        return [self._empty[i] if drop else rows[caption] for caption, drop in pairs]
 
 
 def _check(caption: str) -> None:

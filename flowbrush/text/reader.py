@@ -83,17 +83,17 @@ class Reader:
             return [row for caption in captions for row in compute(self([caption]))]
         tokens = [torch.tensor(self._numbers(caption)) for caption in captions]
         empty = torch.tensor(self._numbers(""))
-        places: dict[int, list[int]] = {}
-        for place, row in enumerate(tokens):
+        by_length: dict[int, list[int]] = {}  # indices of captions
+        for index, row in enumerate(tokens):
             length = min(self.tokens, max(SHORTEST, 1 << (len(row) - 1).bit_length()))
-            places.setdefault(length, []).append(place)
+            by_length.setdefault(length, []).append(index)
         found: dict[int, Condition] = {}
-        for length, alike in places.items():
+        for length, alike in by_length.items():
             for i in range(0, len(alike), batch - 1):
                 chunk = alike[i : i + batch - 1]
-                rows = [tokens[place] for place in chunk] + [empty] * (batch - len(chunk))
+                rows = [tokens[index] for index in chunk] + [empty] * (batch - len(chunk))
                 found |= zip(chunk, compute(self._padded(rows, length)), strict=False)
-        return [found[place] for place in range(len(captions))]
+        return [found[index] for index in range(len(captions))]
 
     def _padded(self, rows: list[Int[Tensor, " _"]], length: int) -> Tokens:
         real = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
