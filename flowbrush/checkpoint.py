@@ -205,7 +205,6 @@ def _fill(mine: Tensor, parts: Sequence[Any], first: int) -> None:
         start = end
 
 
-@torch.no_grad()
 def check_fits(weights: Mapping[str, Tensor], network: nn.Module, told: str) -> None:
     """Raises UserError, which begins with `told`, where a name or a shape is not the network's."""
     _check_shapes(_shapes(weights), _shapes(network.state_dict()), told)

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from flowbrush.errors import UserError
 
 
+@torch.no_grad()
 def check_finite(weights: Mapping[str, Tensor], told: str) -> None:
     """Raises UserError, which begins with `told`, for the first tensor with NaN or infinity."""
     for name, weight in weights.items():
